@@ -1,0 +1,14 @@
+//! The shards of a shardcast node.
+//!
+//! A shard is a pinned thread that owns its sessions outright. Everything above the rim
+//! ([`io`], [`mesh`], [`shard`]) is pure: time and bytes are arguments, effects are data.
+//!
+//! Layers, from pure to rim: `media` (codecs of the wire: SRTP, RTCP, payload descriptors),
+//! `switch` (who gets which packet), `session` (one PeerConnection; the only place that knows
+//! str0m), `engine` (joins them, one turn at a time), `mesh` (shard to shard), `io` (the kernel).
+
+pub mod command;
+pub mod ids;
+pub mod io;
+pub mod media;
+pub mod session;

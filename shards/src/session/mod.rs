@@ -1,0 +1,3 @@
+//! One PeerConnection: negotiation, transport, keys.
+
+pub mod sdp;

@@ -1,0 +1,2 @@
+//! The shardcast node.
+fn main() {}
