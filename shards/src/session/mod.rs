@@ -1,3 +1,133 @@
-//! One PeerConnection: negotiation, transport, keys.
+//! One PeerConnection: its negotiation, its transport, what it publishes and what it pulls.
+//!
+//! The only place that knows str0m ([`transport`], [`keys`]). Media in and out is ours, on the
+//! keys of the DTLS handshake.
 
+pub mod egress;
+pub mod ingress;
+pub mod keys;
+pub mod paths;
 pub mod sdp;
+pub mod transport;
+pub mod ufrag;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::egress::Egress;
+use self::ingress::Ingress;
+use self::sdp::Negotiator;
+use self::transport::Transport;
+use crate::command::{MediaKind, Simulcast, TrackObject};
+use crate::ids::{AppId, SessionId};
+use crate::switch::feed::{FeedKey, PullKey, TrackKey, Waiter};
+
+/// A track this session publishes, or published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub name: Arc<str>,
+    pub mid: String,
+    pub kind: MediaKind,
+    pub feed: Option<FeedKey>,
+}
+
+impl Published {
+    pub fn is_active(&self) -> bool {
+        self.feed.is_some()
+    }
+}
+
+/// A track this session pulls, or pulled.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    pub mid: String,
+    pub kind: MediaKind,
+    /// The track as the client named it.
+    pub key: TrackKey,
+    pub feed: FeedKey,
+    pub simulcast: Option<Simulcast>,
+    pub state: PulledState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PulledState {
+    /// Our offer is out; the answer decides.
+    Offered,
+    Active(PullKey),
+    Closed,
+    /// The client's answer made it impossible; says why.
+    Refused(String),
+}
+
+impl Pulled {
+    pub fn pull(&self) -> Option<PullKey> {
+        match self.state {
+            PulledState::Active(key) => Some(key),
+            PulledState::Offered | PulledState::Closed | PulledState::Refused(_) => None,
+        }
+    }
+}
+
+
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub app: AppId,
+    pub negotiator: Negotiator,
+    /// Made with the first description.
+    pub transport: Option<Transport>,
+    pub ingress: Ingress,
+    pub egress: Egress,
+    pub published: Vec<Published>,
+    pub pulled: Vec<Pulled>,
+    /// Tracks our open offer asks the client to send.
+    pub offered: Vec<TrackObject>,
+    /// RTCP canonical name and media stream id of all this session publishes (lip sync).
+    pub cname: String,
+    pub stream_id: String,
+    /// The last request, or creation.
+    pub asked_at: Instant,
+    /// The last authenticated datagram.
+    pub heard_at: Option<Instant>,
+    /// DTLS is done, and the client is heard.
+    pub connected: bool,
+    /// Requests that wait.
+    pub waiters: Vec<Waiter>,
+    /// Tracks that others asked for and this session does not publish yet.
+    pub sought: Vec<FeedKey>,
+    /// The deadline this session is queued for.
+    pub due: Option<Instant>,
+}
+
+impl Session {
+    pub fn new(id: SessionId, app: AppId, random: &mut dyn FnMut() -> u64, now: Instant) -> Self {
+        Self {
+            id,
+            app,
+            negotiator: Negotiator::new(random() >> 2),
+            transport: None,
+            ingress: Ingress::new(random() as u32),
+            egress: Egress::default(),
+            published: Vec::new(),
+            pulled: Vec::new(),
+            offered: Vec::new(),
+            cname: format!("{:016x}", random()),
+            stream_id: format!("{:016x}{:016x}", random(), random()),
+            asked_at: now,
+            heard_at: None,
+            connected: false,
+            waiters: Vec::new(),
+            sought: Vec::new(),
+            due: None,
+        }
+    }
+
+    pub fn published_by_name(&self, name: &str) -> Option<&Published> {
+        self.published.iter().find(|p| p.is_active() && &*p.name == name)
+    }
+
+    /// The live pull on a transceiver.
+    pub fn pulled_by_mid(&mut self, mid: &str) -> Option<&mut Pulled> {
+        self.pulled.iter_mut().find(|p| p.mid == mid && p.pull().is_some())
+    }
+}

@@ -1,0 +1,275 @@
+//! Tracks: who publishes them, who wants them, here and on other shards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::deadlines::Due;
+use super::{Engine, SessionKey};
+use crate::command::ItemError;
+use crate::limits::SOUGHT_PER_SESSION;
+use crate::mail::Mail;
+use crate::switch::feed::{
+    Feed, FeedKey, KEYFRAME_INTERVAL, Origin, PullKey, Stage, TrackKey, TrackMeta, Waiter, Watcher,
+};
+
+/// How often pulls of a simulcast track look whether their layer still flows.
+const REVIEW: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// The feed of a track somebody here wants, made if there is none yet.
+    pub(super) fn seek(&mut self, key: &TrackKey, now: Instant) -> Result<FeedKey, ItemError> {
+        if let Some(&feed) = self.registry.get(key) {
+            return Ok(feed);
+        }
+        let owner = key.session.shard();
+        let here = owner == self.config.shard;
+        if key.session.node() != self.config.node || owner.index() >= self.config.shards {
+            return Err(ItemError::PublisherGone(key.session.to_string()));
+        }
+        let mut feed = Feed::new(key.clone(), Origin::Here, now);
+        if here {
+            if self.find_session(key.app, key.session).is_none() {
+                return Err(ItemError::PublisherGone(key.session.to_string()));
+            }
+            if self.sought(key) >= SOUGHT_PER_SESSION {
+                return Err(ItemError::Limit("tracks sought from one session"));
+            }
+        } else {
+            feed.origin = Origin::Shard { shard: owner, feed: None };
+        }
+        let made = self.feeds.insert_with(|_| feed).ok_or(ItemError::Limit("tracks on this node"))?;
+        self.registry.insert(key.clone(), made);
+        if here {
+            if let Some(session) = self.find_session(key.app, key.session)
+                && let Some(session) = self.sessions.get_mut(session)
+            {
+                session.sought.push(made);
+            }
+        } else {
+            self.post(owner, Mail::Want { key: key.clone(), mirror: made });
+        }
+        Ok(made)
+    }
+
+    fn sought(&self, key: &TrackKey) -> usize {
+        let session = self.find_session(key.app, key.session);
+        session.and_then(|key| self.sessions.get(key)).map_or(0, |session| session.sought.len())
+    }
+
+    /// Publishes a track of a session of this shard.
+    pub(super) fn publish_feed(
+        &mut self,
+        key: &TrackKey,
+        meta: TrackMeta,
+        now: Instant,
+    ) -> Option<FeedKey> {
+        let feed_key = match self.registry.get(key) {
+            Some(&feed) => feed,
+            None => {
+                let feed = Feed::new(key.clone(), Origin::Here, now);
+                let made = self.feeds.insert_with(|_| feed)?;
+                self.registry.insert(key.clone(), made);
+                made
+            }
+        };
+        let meta = Arc::new(meta);
+        let feed = self.feeds.get_mut(feed_key)?;
+        feed.publish(meta.clone(), now);
+        for watcher in feed.watchers.clone() {
+            let mirror = watcher.mirror;
+            self.post(watcher.shard, Mail::Published { mirror, meta: meta.clone() });
+        }
+        if let Some(session) = self.find_session(key.app, key.session)
+            && let Some(session) = self.sessions.get_mut(session)
+        {
+            session.sought.retain(|&sought| sought != feed_key);
+        }
+        self.stage_changed(feed_key);
+        self.meters.tracks_published += 1;
+        Some(feed_key)
+    }
+
+    /// The track of a feed ended; with `gone`, its session too.
+    pub(super) fn end_feed(&mut self, key: FeedKey, gone: bool) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        feed.stage = if gone { Stage::Gone } else { Stage::Ended };
+        feed.open = None;
+        for watcher in std::mem::take(&mut feed.watchers) {
+            self.post(watcher.shard, Mail::Ended { mirror: watcher.mirror, gone });
+        }
+        if let Some(feed) = self.feeds.get_mut(key) {
+            // The name is free for another track; pulls of this one keep what is left of it.
+            self.registry.remove(&feed.key.clone());
+            let pool = &mut self.pool;
+            let here = feed.origin == Origin::Here;
+            feed.history.clear(|batch| {
+                if here {
+                    pool.give(batch);
+                }
+            });
+        }
+        self.stage_changed(key);
+        self.release_feed(key);
+    }
+
+    /// Closes a track that a session of this shard publishes.
+    pub(super) fn unpublish(&mut self, session: SessionKey, feed: FeedKey) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            for published in session.published.iter_mut().filter(|p| p.feed == Some(feed)) {
+                published.feed = None;
+                session.ingress.unbind(&published.mid);
+            }
+        }
+        self.end_feed(feed, false);
+    }
+
+    /// The session that others sought tracks from is no more.
+    pub(super) fn abandon_sought(&mut self, sought: Vec<FeedKey>) {
+        for feed in sought {
+            self.end_feed(feed, true);
+        }
+    }
+
+    /// Wakes the requests that wait for this feed.
+    pub(super) fn stage_changed(&mut self, key: FeedKey) {
+        if let Some(feed) = self.feeds.get(key) {
+            self.woken.extend_from_slice(&feed.waiters);
+        }
+    }
+
+    pub(super) fn stop_waiting(&mut self, key: FeedKey, waiter: Waiter) {
+        if let Some(feed) = self.feeds.get_mut(key) {
+            feed.waiters.retain(|&other| other != waiter);
+        }
+        self.release_feed(key);
+    }
+
+    /// Forgets a feed that nobody has a use for.
+    pub(super) fn release_feed(&mut self, key: FeedKey) {
+        if !self.feeds.get(key).is_some_and(Feed::is_unused) {
+            return;
+        }
+        let Some(mut feed) = self.feeds.remove(key) else { return };
+        if self.registry.get(&feed.key) == Some(&key) {
+            self.registry.remove(&feed.key);
+        }
+        match feed.origin {
+            Origin::Here => {
+                let pool = &mut self.pool;
+                feed.history.clear(|batch| pool.give(batch));
+                if let Some(session) = self.find_session(feed.key.app, feed.key.session)
+                    && let Some(session) = self.sessions.get_mut(session)
+                {
+                    session.sought.retain(|&sought| sought != key);
+                }
+            }
+            Origin::Shard { shard, feed: Some(theirs) } if feed.stage.is_alive() => {
+                self.post(shard, Mail::Unwant { feed: theirs, mirror: key });
+            }
+            // Its owner answers our Want with Found, finds no mirror, and is told then.
+            Origin::Shard { .. } => {}
+        }
+    }
+
+    pub(super) fn remove_pull(&mut self, key: PullKey) {
+        let Some(pull) = self.pulls.remove(key) else { return };
+        if let Some(feed) = self.feeds.get_mut(pull.feed) {
+            feed.pulls.retain(|&other| other != key);
+        }
+        if let Some(session) = self.sessions.get_mut(pull.session) {
+            session.egress.retire(pull.out.ssrc, pull.numbering());
+        }
+        self.release_feed(pull.feed);
+    }
+
+    /// A shard wants this feed too.
+    pub(super) fn watch(&mut self, key: FeedKey, watcher: Watcher) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        feed.watchers.push(watcher);
+        let published = feed.stage.is_alive().then(|| feed.meta.clone()).flatten();
+        let clocks: Vec<_> = feed.layers.iter().map(|layer| layer.clock).collect();
+        let mirror = watcher.mirror;
+        self.post(watcher.shard, Mail::Found { mirror, feed: key });
+        if let Some(meta) = published {
+            self.post(watcher.shard, Mail::Published { mirror, meta });
+        }
+        for (layer, clock) in clocks.into_iter().enumerate() {
+            if let Some(clock) = clock {
+                let layer = layer as u8;
+                self.post(watcher.shard, Mail::Clock { mirror, layer, clock });
+            }
+        }
+    }
+
+    /// A subscriber needs a keyframe of this layer.
+    pub(super) fn want_keyframe(&mut self, key: FeedKey, layer: u8, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        if let Some(layer) = feed.layers.get_mut(usize::from(layer)) {
+            layer.keyframe.want();
+            self.ask_for_keyframes(key, now);
+        }
+    }
+
+    /// Asks the publisher for the keyframes that are wanted and may be asked for now.
+    pub(super) fn ask_for_keyframes(&mut self, key: FeedKey, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        if !feed.stage.is_alive() {
+            return;
+        }
+        let (origin, session) = (feed.origin, feed.key.clone());
+        let mut asks = Vec::new();
+        let mut wanted = false;
+        for (at, layer) in feed.layers.iter_mut().enumerate() {
+            if layer.keyframe.ask(now) {
+                asks.push(at as u8);
+            }
+            wanted |= layer.keyframe.wanted;
+        }
+        if wanted && !asks.is_empty() {
+            self.deadlines.push(now + KEYFRAME_INTERVAL, Due::Keyframe(key));
+        }
+        for layer in asks {
+            match origin {
+                Origin::Here => {
+                    if let Some(session) = self.find_session(session.app, session.session) {
+                        self.send_keyframe_request(session, key, layer);
+                    }
+                }
+                Origin::Shard { shard, feed: Some(feed) } => {
+                    self.post(shard, Mail::Keyframe { feed, layer });
+                }
+                Origin::Shard { feed: None, .. } => {}
+            }
+        }
+    }
+
+    /// Chooses the layer of every pull of a simulcast track anew.
+    pub(super) fn review_layers(&mut self, key: FeedKey, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        feed.reviewed = false;
+        for pull in feed.pulls.clone() {
+            self.choose_layer(pull, now);
+        }
+        self.schedule_review(key, now);
+    }
+
+    pub(super) fn schedule_review(&mut self, key: FeedKey, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        let simulcast = feed.meta.as_ref().is_some_and(|meta| meta.is_simulcast());
+        if simulcast && !feed.pulls.is_empty() && !std::mem::replace(&mut feed.reviewed, true) {
+            self.deadlines.push(now + REVIEW, Due::Layers(key));
+        }
+    }
+
+    /// Points a pull at the layer it should have now, and asks for the keyframe to begin with.
+    pub(super) fn choose_layer(&mut self, key: PullKey, now: Instant) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        let Some(feed) = self.feeds.get(pull.feed) else { return };
+        let rid = pull.simulcast.as_ref().and_then(|s| s.preferred_rid.as_deref());
+        pull.layer = feed.choose_layer(rid.filter(|rid| !rid.is_empty()), now);
+        if pull.needs_keyframe() {
+            let (feed, layer) = (pull.feed, pull.layer);
+            self.want_keyframe(feed, layer, now);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Negotiation: descriptions in and out, and what each m-line then means for media.
+
+use std::time::Instant;
+
+use super::{Engine, SessionKey};
+use crate::command::{Description, Refusal, SdpKind};
+use crate::session::ingress::Inlet;
+use crate::session::sdp::{
+    LineKind, LocalTransport, NegotiatedCodec, PreferredCodec, RemoteOffer, RemoteTransport, Role,
+    SdpError, SendSpec, Signaling, Want,
+};
+use crate::session::ufrag::Credentials;
+use crate::session::{PulledState, Session};
+use crate::switch::feed::{FeedKey, TrackMeta};
+
+impl Engine {
+    /// Answers a client's offer. `roles` decides, with the offer read, what its m-lines are
+    /// for. Nothing changes unless all of it can be done.
+    pub(super) fn accept_offer(
+        &mut self,
+        key: SessionKey,
+        offer: &Description,
+        roles: impl FnOnce((&Session, &RemoteOffer)) -> Result<Vec<(String, Role)>, Refusal>,
+        now: Instant,
+    ) -> Result<Description, Refusal> {
+        if offer.kind != SdpKind::Offer {
+            let text = "sessionDescription.type=offer is expected";
+            return Err(Refusal::InvalidParams(text.into()));
+        }
+        let session = self.sessions.get(key).ok_or(Refusal::Internal)?;
+        if session.negotiator.signaling() == Signaling::HaveLocalOffer {
+            return Err(Refusal::HaveLocalOffer);
+        }
+        let read = session.negotiator.read_offer(&offer.sdp).map_err(refusal)?;
+        let roles = roles((session, &read))?;
+        let restart = read.ice_restart().then(|| self.fresh_credentials(key));
+        self.ensure_transport(key, now)?;
+        let candidates = self.config.candidates.clone();
+        let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
+        let transport = session.transport.as_mut().ok_or(Refusal::Internal)?;
+        let fingerprint = transport.fingerprint();
+        let credentials = restart.as_ref().unwrap_or_else(|| transport.credentials()).clone();
+        let local = local_transport(&credentials, &fingerprint, &candidates);
+        let (sdp, remote) = session.negotiator.answer(read, &roles, &local).map_err(refusal)?;
+        self.apply_remote(key, &remote, restart, now);
+        self.apply_lines(key, now);
+        Ok(Description { kind: SdpKind::Answer, sdp })
+    }
+
+    /// Makes an offer of ours.
+    pub(super) fn make_offer(
+        &mut self,
+        key: SessionKey,
+        wants: &[Want],
+        now: Instant,
+    ) -> Result<(Description, Vec<String>), Refusal> {
+        self.ensure_transport(key, now)?;
+        let candidates = self.config.candidates.clone();
+        let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
+        if session.negotiator.signaling() == Signaling::HaveLocalOffer {
+            return Err(Refusal::HaveLocalOffer);
+        }
+        let transport = session.transport.as_mut().ok_or(Refusal::Internal)?;
+        let fingerprint = transport.fingerprint();
+        let credentials = transport.credentials().clone();
+        let local = local_transport(&credentials, &fingerprint, &candidates);
+        let (sdp, mids) = session.negotiator.offer(wants, &local).map_err(refusal)?;
+        Ok((Description { kind: SdpKind::Offer, sdp }, mids))
+    }
+
+    /// Takes the client's answer to an offer of ours: its pulls begin, its tracks appear.
+    pub(super) fn accept_answer(
+        &mut self,
+        key: SessionKey,
+        sdp: &str,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
+        if session.negotiator.signaling() != Signaling::HaveLocalOffer {
+            return Err(Refusal::NoLocalOffer);
+        }
+        let (remote, rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
+            if let Some(line) = rejected.iter().find(|line| line.mid == pulled.mid) {
+                pulled.state = PulledState::Refused(line.reason.clone());
+            }
+        }
+        let offered = std::mem::take(&mut session.offered);
+        self.apply_remote(key, &remote, None, now);
+        self.apply_lines(key, now);
+        for track in &offered {
+            // A track the client would not send shows as such in GET; nothing else to tell.
+            let _ = self.publish(key, 0, track, now);
+        }
+        Ok(())
+    }
+
+    fn apply_remote(
+        &mut self,
+        key: SessionKey,
+        remote: &RemoteTransport,
+        restart: Option<Credentials>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let application = session.negotiator.lines().iter().any(|line| {
+            line.kind == LineKind::Application && !line.stopped
+        });
+        let Some(transport) = &mut session.transport else { return };
+        let mut happened = vec![transport.set_remote(remote, restart, now)];
+        if application {
+            happened.push(transport.start_sctp(now));
+        }
+        for happened in happened {
+            self.transport_happened(key, happened, now);
+        }
+    }
+
+    /// Brings media in line with what is negotiated now.
+    fn apply_lines(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mut silent: Vec<FeedKey> = Vec::new();
+        for line in session.negotiator.lines() {
+            match &line.receive {
+                Some(receive) => session.ingress.set_inlet(Inlet::new(&line.mid, receive)),
+                None => {
+                    session.ingress.remove_inlet(&line.mid);
+                    let on_line = |p: &&crate::session::Published| p.mid == line.mid;
+                    silent.extend(session.published.iter().filter(on_line).filter_map(|p| p.feed));
+                }
+            }
+        }
+        let negotiator = &session.negotiator;
+        let mut stopped = Vec::new();
+        let mut starting = Vec::new();
+        for (at, pulled) in session.pulled.iter_mut().enumerate() {
+            let sends = negotiator.line(&pulled.mid).is_some_and(|line| line.send.is_some());
+            match pulled.state {
+                PulledState::Offered => starting.push(at),
+                PulledState::Active(pull) if !sends => {
+                    pulled.state = PulledState::Closed;
+                    stopped.push(pull);
+                }
+                PulledState::Active(_) | PulledState::Closed | PulledState::Refused(_) => {}
+            }
+        }
+        session.egress.keep_numbering_of(negotiator.lines());
+        for feed in silent {
+            self.unpublish(key, feed);
+        }
+        for pull in stopped {
+            self.remove_pull(pull);
+        }
+        for at in starting {
+            self.activate(key, at, now);
+        }
+    }
+
+    /// What an m-line that sends a certain track is made of.
+    pub(super) fn track_spec(&mut self, key: SessionKey, meta: &TrackMeta) -> SendSpec {
+        let preferred = meta.codecs.first();
+        SendSpec {
+            preferred: preferred.map(|c| PreferredCodec { codec: c.codec, fmtp: c.fmtp.clone() }),
+            cname: meta.cname.clone(),
+            stream_id: meta.stream_id.clone(),
+            ..self.reserved_spec(key)
+        }
+    }
+
+    /// What an m-line is made of that may send any track later.
+    pub(super) fn reserved_spec(&mut self, key: SessionKey) -> SendSpec {
+        let (ssrc, rtx_ssrc) = (self.random_ssrc(), self.random_ssrc());
+        let session = self.sessions.get(key);
+        SendSpec {
+            ssrc,
+            rtx_ssrc: Some(rtx_ssrc),
+            cname: session.map(|s| s.cname.clone()).unwrap_or_default(),
+            stream_id: session.map(|s| s.stream_id.clone()).unwrap_or_default(),
+            track_id: format!("{:016x}", (self.random)()),
+            preferred: None,
+        }
+    }
+}
+
+fn local_transport<'a>(
+    credentials: &'a Credentials,
+    fingerprint: &'a str,
+    candidates: &'a [std::net::SocketAddr],
+) -> LocalTransport<'a> {
+    LocalTransport { ufrag: &credentials.ufrag, pwd: &credentials.pwd, fingerprint, candidates }
+}
+
+fn refusal(error: SdpError) -> Refusal {
+    Refusal::InvalidDescription(error.to_string())
+}
+
+/// The codec of `offered` that carries a track codec, H.264 and VP9 profiles considered.
+pub(super) fn matching<'a>(
+    negotiated: &'a [NegotiatedCodec],
+    codec: &crate::switch::feed::TrackCodec,
+) -> Option<&'a NegotiatedCodec> {
+    negotiated.iter().find(|n| n.codec == codec.codec && n.is_compatible(&codec.fmtp))
+}

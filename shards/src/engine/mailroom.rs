@@ -1,0 +1,74 @@
+//! Mail from other shards.
+
+use std::time::Instant;
+
+use super::Engine;
+use crate::ids::ShardId;
+use crate::mail::Mail;
+use crate::switch::feed::{FeedKey, Origin, Stage, TrackKey, Watcher};
+
+impl Engine {
+    /// Takes one message from another shard. Strays are handed to [`Engine::handle_datagram`]
+    /// by the caller's choice of buffers; here they are copied once.
+    pub fn handle_mail(&mut self, from: ShardId, mail: Mail, now: Instant) {
+        match mail {
+            Mail::Command { ticket, command } => self.handle_command(ticket, *command, now),
+            Mail::Answer { ticket, answer } => self.answers.push((ticket, *answer)),
+            Mail::Want { key, mirror } => self.wanted(from, &key, mirror, now),
+            Mail::Unwant { feed, mirror } => self.unwanted(from, feed, mirror),
+            Mail::Found { mirror, feed } => self.found(from, mirror, feed, now),
+            Mail::Published { mirror, meta } => {
+                if let Some(feed) = self.feeds.get_mut(mirror) {
+                    feed.publish(meta, now);
+                    self.stage_changed(mirror);
+                }
+            }
+            Mail::Ended { mirror, gone } => self.end_feed(mirror, gone),
+            Mail::Media { mirror, batch } => self.batch_arrived(mirror, batch, now),
+            Mail::Clock { mirror, layer, clock } => {
+                let feed = self.feeds.get_mut(mirror);
+                if let Some(layer) = feed.and_then(|f| f.layers.get_mut(usize::from(layer))) {
+                    layer.clock = Some(clock);
+                }
+            }
+            Mail::Keyframe { feed, layer } => self.want_keyframe(feed, layer, now),
+            Mail::Stray { source, local, mut bytes } => {
+                self.meters.strays_received += 1;
+                self.take_datagram(source, local, &mut bytes, true, now);
+            }
+            Mail::Route { source } => self.route(source, from),
+            Mail::Unroute { source } => {
+                if self.routes.get(&source) == Some(&from) {
+                    self.routes.remove(&source);
+                }
+            }
+        }
+        self.resume_woken(now);
+    }
+
+    fn wanted(&mut self, from: ShardId, key: &TrackKey, mirror: FeedKey, now: Instant) {
+        match self.seek(key, now) {
+            Ok(feed) => self.watch(feed, Watcher { shard: from, mirror }),
+            Err(_) => self.post(from, Mail::Ended { mirror, gone: true }),
+        }
+    }
+
+    fn unwanted(&mut self, from: ShardId, feed: FeedKey, mirror: FeedKey) {
+        if let Some(feed) = self.feeds.get_mut(feed) {
+            feed.watchers.retain(|watcher| *watcher != Watcher { shard: from, mirror });
+        }
+        self.release_feed(feed);
+    }
+
+    fn found(&mut self, from: ShardId, mirror: FeedKey, theirs: FeedKey, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(mirror) else {
+            // Given up before the answer came.
+            self.post(from, Mail::Unwant { feed: theirs, mirror });
+            return;
+        };
+        feed.origin = Origin::Shard { shard: from, feed: Some(theirs) };
+        if feed.stage == Stage::Flowing {
+            self.ask_for_keyframes(mirror, now);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Sessions come, connect, fall silent and go.
+
+use std::time::Instant;
+
+use super::{Engine, SessionKey};
+use crate::command::Refusal;
+use crate::ids::{AppId, SessionId, ShardId};
+use crate::limits::{
+    CONTROL_QUEUED, DISCONNECTED_LIFETIME, ROUTES_PER_SHARD, SILENCE, TRACK_LIFETIME,
+    UNCONNECTED_LIFETIME,
+};
+use crate::mail::Mail;
+use crate::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
+use crate::session::Session;
+use crate::session::keys::Keys;
+use crate::session::transport::{Happened, Transport};
+use crate::session::ufrag::Credentials;
+
+impl Engine {
+    /// Stops taking sessions.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Closes every session, each with a goodbye to its client.
+    pub fn close_all(&mut self, now: Instant) {
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in keys {
+            self.end_session(key, now);
+        }
+        self.resume_woken(now);
+    }
+
+    pub(super) fn open_session(&mut self, app: AppId, now: Instant) -> Result<SessionKey, Refusal> {
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let (node, shard) = (self.config.node, self.config.shard);
+        let random = &mut self.random;
+        let key = self.sessions.insert_with(|key| {
+            let generation = key.generation() as u16;
+            let id = SessionId::new(node, shard, key.slot(), generation, random());
+            Session::new(id, app, random, now)
+        });
+        let key = key.ok_or(Refusal::Busy("sessions on this node"))?;
+        self.meters.sessions_opened += 1;
+        self.schedule(key, now + UNCONNECTED_LIFETIME);
+        Ok(key)
+    }
+
+    /// The session with this id, if it is alive and of this application.
+    pub(super) fn find_session(&self, app: AppId, id: SessionId) -> Option<SessionKey> {
+        let (key, session) = self.sessions.at(id.slot())?;
+        (session.id == id && session.app == app).then_some(key)
+    }
+
+    /// Ends a session: its tracks end, its pulls stop, its waiting requests fail, its client
+    /// is told.
+    pub(super) fn end_session(&mut self, key: SessionKey, now: Instant) {
+        if let Some(transport) = self.sessions.get_mut(key).and_then(|s| s.transport.as_mut()) {
+            let farewell = transport.close(now);
+            self.send_control(farewell);
+        }
+        let Some(session) = self.sessions.remove(key) else { return };
+        self.meters.sessions_closed += 1;
+        for published in &session.published {
+            if let Some(feed) = published.feed {
+                self.end_feed(feed, true);
+            }
+        }
+        for pulled in &session.pulled {
+            if let Some(pull) = pulled.pull() {
+                self.remove_pull(pull);
+            }
+        }
+        self.abandon_sought(session.sought);
+        let remotes: Vec<_> = session.transport.iter().flat_map(|t| t.paths.remotes()).collect();
+        for remote in remotes {
+            self.forget_address(key, remote);
+        }
+        self.woken.extend(session.waiters);
+    }
+
+    /// Ends the session, or parts of it, when nothing was heard for too long.
+    pub(super) fn expire(&mut self, key: SessionKey, now: Instant) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let lost = match session.heard_at {
+            None => since(session.asked_at) >= UNCONNECTED_LIFETIME,
+            Some(at) => {
+                if since(at) >= SILENCE {
+                    session.connected = false;
+                }
+                since(at) >= SILENCE + DISCONNECTED_LIFETIME
+            }
+        };
+        if lost {
+            self.end_session(key, now);
+            return true;
+        }
+        let silent: Vec<_> = session
+            .published
+            .iter()
+            .filter_map(|p| p.feed)
+            .filter(|feed| self.feeds.get(*feed).is_some_and(|f| since(f.silent_from()) >= TRACK_LIFETIME))
+            .collect();
+        for feed in silent {
+            self.unpublish(key, feed);
+        }
+        false
+    }
+
+    /// The next moment at which the session has something to do.
+    pub(super) fn next_deadline(&self, key: SessionKey) -> Option<Instant> {
+        let session = self.sessions.get(key)?;
+        let lifetime = match session.heard_at {
+            None => session.asked_at + UNCONNECTED_LIFETIME,
+            Some(at) if session.connected => at + SILENCE,
+            Some(at) => at + SILENCE + DISCONNECTED_LIFETIME,
+        };
+        let tracks = session.published.iter().filter_map(|p| self.feeds.get(p.feed?));
+        let tracks = tracks.map(|feed| feed.silent_from() + TRACK_LIFETIME).min();
+        let transport = session.transport.as_ref().and_then(Transport::timeout);
+        let reports = self.next_report(session);
+        [Some(lifetime), tracks, transport, reports].into_iter().flatten().min()
+    }
+
+    /// Makes the transport if there is none yet.
+    pub(super) fn ensure_transport(&mut self, key: SessionKey, now: Instant) -> Result<(), Refusal> {
+        let credentials = self.fresh_credentials(key);
+        let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
+        if session.transport.is_none() {
+            let transport = Transport::new(&self.config.cert, credentials, now);
+            session.transport = Some(transport.ok_or(Refusal::Internal)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fresh_credentials(&mut self, key: SessionKey) -> Credentials {
+        Credentials::new(self.config.shard, key.slot(), &mut self.random)
+    }
+
+    pub(super) fn drive_transport(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(transport) = &mut session.transport else { return };
+        if transport.timeout().is_some_and(|at| at <= now) {
+            let happened = transport.handle_timeout(now);
+            self.transport_happened(key, happened, now);
+        }
+    }
+
+    /// Acts on what a transport did.
+    pub(super) fn transport_happened(&mut self, key: SessionKey, mut happened: Happened, now: Instant) {
+        let keys = happened.keys.take();
+        let closed = happened.closed;
+        let checked = happened.checked;
+        self.send_control(happened);
+        if closed {
+            self.end_session(key, now);
+            return;
+        }
+        if let Some(keys) = keys {
+            self.connected(key, &keys, now);
+        }
+        if checked.is_some() {
+            self.heard(key, now);
+        }
+        if let Some(at) = self.next_deadline(key) {
+            self.schedule(key, at);
+        }
+    }
+
+    /// An authenticated datagram came from the client.
+    pub(super) fn heard(&mut self, key: SessionKey, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.heard_at = Some(now);
+            if !session.connected && session.ingress.is_keyed() {
+                session.connected = true;
+                self.wake_all_of(key);
+            }
+            self.update_destination(key);
+        }
+    }
+
+    fn connected(&mut self, key: SessionKey, keys: &Keys, now: Instant) {
+        let profile = Profile::from(keys.profile);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some((ours, theirs)) = KeyingMaterial::split(profile, &keys.material, keys.active)
+        else {
+            self.end_session(key, now);
+            return;
+        };
+        session.egress.key(Sealer::new(profile, &ours));
+        session.ingress.key(Opener::new(profile, &theirs));
+        self.heard(key, now);
+        self.keyframes_for(key, now);
+    }
+
+    fn update_destination(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(transport) = &session.transport
+        {
+            session.egress.to = transport.paths.selected();
+        }
+    }
+
+    pub(super) fn send_control(&mut self, happened: Happened) {
+        for datagram in happened.datagrams {
+            if self.control.len() < CONTROL_QUEUED {
+                self.control.push_back(datagram);
+            } else {
+                self.meters.control_dropped += 1;
+            }
+        }
+    }
+
+    /// Notes that `remote` belongs to this session, here and at every other shard: what the
+    /// kernel steers wrongly must still find its owner.
+    pub(super) fn learn_address(&mut self, key: SessionKey, remote: std::net::SocketAddr) {
+        self.addresses.insert(remote, key);
+        self.routes.remove(&remote);
+        self.announce(|| Mail::Route { source: remote });
+    }
+
+    pub(super) fn forget_address(&mut self, key: SessionKey, remote: std::net::SocketAddr) {
+        if self.addresses.get(&remote) == Some(&key) {
+            self.addresses.remove(&remote);
+            self.announce(|| Mail::Unroute { source: remote });
+        }
+    }
+
+    pub(super) fn route(&mut self, source: std::net::SocketAddr, owner: ShardId) {
+        if self.routes.len() < ROUTES_PER_SHARD {
+            self.routes.insert(source, owner);
+        }
+    }
+
+    fn announce(&mut self, mail: impl Fn() -> Mail) {
+        for shard in self.config.others() {
+            self.mail.push((shard, mail()));
+        }
+    }
+}

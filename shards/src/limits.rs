@@ -1,0 +1,89 @@
+//! Every bound of a shard, with its reason. More of any of these costs memory or turn length
+//! that somebody else would pay for.
+
+use std::time::Duration;
+
+/// Sessions on one shard. The slot field of ids and ufrags has 24 bits; 32,768 sessions at
+/// about 64 KB each are 2 GB, more than one core can feed.
+pub const SESSIONS_PER_SHARD: usize = 1 << 15;
+
+/// Tracks known to a shard, its own and mirrors of others: twice as many as sessions, so that
+/// a shard full of audio+video publishers fits.
+pub const FEEDS_PER_SHARD: usize = 1 << 16;
+
+/// Pulls served by one shard: at 300 bytes of hot state each, 75 MB.
+pub const PULLS_PER_SHARD: usize = 1 << 18;
+
+/// Tracks one session may publish. Browsers slow down long before; the API allows 64 a call.
+pub const TRACKS_PER_SESSION: usize = 256;
+
+/// SSRCs received from one session: 256 tracks would be exaggerated, 32 tracks with three
+/// layers and their RTX each are 192.
+pub const STREAMS_PER_SESSION: usize = 256;
+
+/// Tracks of a session that were asked for before they exist. Bounds what strangers' pulls
+/// can make grow on a publisher.
+pub const SOUGHT_PER_SESSION: usize = 256;
+
+/// Network paths remembered per session: a browser tries each of its addresses with each of
+/// ours, and few of them live.
+pub const PATHS_PER_SESSION: usize = 16;
+
+/// API requests of one shard that wait for something, from any session.
+pub const PENDING_PER_SHARD: usize = 4096;
+
+/// API requests of one session that wait for something.
+pub const PENDING_PER_SESSION: usize = 16;
+
+/// Tracks in one API call, as the contract says.
+pub const TRACKS_PER_CALL: usize = 64;
+
+/// Characters of a track name. Names travel in JSON and in mail.
+pub const TRACK_NAME_LEN: usize = 256;
+
+/// Resends waiting for room in the outbox. A NACK names at most 17 packets a word; more than
+/// this in one turn is an attack or a dead link.
+pub const RESENDS_QUEUED: usize = 4096;
+
+/// Datagrams other than media (STUN, DTLS, RTCP) waiting for room in the outbox.
+pub const CONTROL_QUEUED: usize = 8192;
+
+/// Addresses of sessions on other shards that this shard has been told of.
+pub const ROUTES_PER_SHARD: usize = 1 << 17;
+
+/// Batches lent to other shards and not yet home again.
+pub const BATCHES_LENT: usize = 8192;
+
+/// Spare batches kept for reuse.
+pub const BATCHES_SPARE: usize = 256;
+
+/// The largest RTP datagram taken from or given to the network. Browsers stay below 1,200
+/// bytes of payload; 1,500 is the Ethernet frame.
+pub const DATAGRAM_LEN: usize = 1500;
+
+/// A request that needs a connected transport waits this long for it.
+pub const TRANSPORT_WAIT: Duration = Duration::from_secs(5);
+
+/// A pull waits this long for the publisher's session to have the track.
+pub const TRACK_WAIT: Duration = Duration::from_secs(5);
+
+/// A pull waits this long, from its start, for the track's first packet.
+pub const PACKET_WAIT: Duration = Duration::from_secs(8);
+
+/// A session that never connects is forgotten after this time without any request.
+pub const UNCONNECTED_LIFETIME: Duration = Duration::from_secs(60);
+
+/// No authenticated datagram for this long: the session counts as disconnected. Browsers check
+/// the path every 2.5 s; four checks in a row do not vanish by chance.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// A disconnected session is kept this long, so that its client may come back.
+pub const DISCONNECTED_LIFETIME: Duration = Duration::from_secs(30);
+
+/// A track without RTP is unpublished after this time.
+pub const TRACK_LIFETIME: Duration = Duration::from_secs(30);
+
+const _: () = {
+    assert!(SESSIONS_PER_SHARD <= 1 << 24, "the slot must fit its field in ids and ufrags");
+    assert!(PACKET_WAIT.as_millis() > TRACK_WAIT.as_millis());
+};

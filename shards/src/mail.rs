@@ -1,0 +1,54 @@
+//! What shards tell each other. Plain data; how it travels is `mesh`'s business.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::command::{Answer, Command};
+use crate::ids::ShardId;
+use crate::switch::feed::{Clock, FeedKey, TrackKey, TrackMeta};
+use crate::switch::packet::Batch;
+
+/// A request in flight: which shard's API asked, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    pub shard: ShardId,
+    pub number: u64,
+}
+
+/// One message from shard to shard. Keys named `feed` and `mirror` belong to the receiver.
+#[derive(Debug)]
+pub enum Mail {
+    /// A command whose session lives at the receiver.
+    Command { ticket: Ticket, command: Box<Command> },
+    /// The answer to a command of the receiver's API.
+    Answer { ticket: Ticket, answer: Box<Answer> },
+    /// The sender wants a track of one of the receiver's sessions.
+    Want { key: TrackKey, mirror: FeedKey },
+    /// The sender wants it no more.
+    Unwant { feed: FeedKey, mirror: FeedKey },
+    /// The wanted track is (or will be) `feed` at the sender.
+    Found { mirror: FeedKey, feed: FeedKey },
+    /// The track is published.
+    Published { mirror: FeedKey, meta: Arc<TrackMeta> },
+    /// The track ended; with `gone`, its session too.
+    Ended { mirror: FeedKey, gone: bool },
+    /// Packets of the track.
+    Media { mirror: FeedKey, batch: Arc<Batch> },
+    /// The publisher's clock on one layer.
+    Clock { mirror: FeedKey, layer: u8, clock: Clock },
+    /// Somebody needs a keyframe of this layer.
+    Keyframe { feed: FeedKey, layer: u8 },
+    /// A datagram that reached the sender although its session lives at the receiver.
+    Stray { source: SocketAddr, local: SocketAddr, bytes: Box<[u8]> },
+    /// Datagrams from this address belong to the sender.
+    Route { source: SocketAddr },
+    /// They do no more.
+    Unroute { source: SocketAddr },
+}
+
+impl Mail {
+    /// Media may be dropped when the other shard cannot keep up; everything else must arrive.
+    pub fn is_media(&self) -> bool {
+        matches!(self, Self::Media { .. } | Self::Stray { .. })
+    }
+}

@@ -1,0 +1,322 @@
+//! A track as one shard knows it: published by a session here, or mirrored from another shard.
+//!
+//! A feed may exist before its track does (somebody asked for it) and outlive it (pulls still
+//! name it). Its stage only moves forward until the track is published anew.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::history::History;
+use super::packet::Batch;
+use super::pull::Pull;
+use crate::command::MediaKind;
+use crate::ids::{AppId, SessionId, ShardId};
+use crate::media::format::Codec;
+use crate::slots::Key;
+
+pub type FeedKey = Key<Feed>;
+pub type PullKey = Key<Pull>;
+
+/// A waiting request, by its serial number.
+pub type Waiter = u64;
+
+/// A track's name in the world: its session, and its name within. The application is part of
+/// it, so that nobody finds the tracks of another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TrackKey {
+    pub app: AppId,
+    pub session: SessionId,
+    pub name: Arc<str>,
+}
+
+/// Names are the application's; they stay out of logs.
+impl fmt::Debug for TrackKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "track of {:?}", self.session)
+    }
+}
+
+/// What a subscriber must know of a track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackMeta {
+    pub kind: MediaKind,
+    /// What the publisher may send, in its order of preference.
+    pub codecs: Vec<TrackCodec>,
+    /// One per simulcast layer; a single empty one without simulcast.
+    pub rids: Vec<String>,
+    /// RTCP canonical name of the publisher: equal for all tracks of its session (lip sync).
+    pub cname: String,
+    /// Media stream id of the publisher, equal for all tracks of its session.
+    pub stream_id: String,
+}
+
+impl TrackMeta {
+    pub fn is_simulcast(&self) -> bool {
+        self.rids.len() > 1
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackCodec {
+    pub codec: Codec,
+    /// Format parameters as negotiated with the publisher; tell H.264 profiles apart.
+    pub fmtp: String,
+}
+
+/// How far a track has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Asked for; its publisher has no such track yet.
+    Sought,
+    /// Published; no packet yet.
+    Known,
+    /// Packets came.
+    Flowing,
+    /// Closed by its publisher, or silent too long.
+    Ended,
+    /// The publisher's session does not exist.
+    Gone,
+}
+
+impl Stage {
+    /// The track is published.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Known | Self::Flowing)
+    }
+}
+
+/// Where a feed's packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A session of this shard.
+    Here,
+    /// Another shard; its feed is known once it answered.
+    Shard { shard: ShardId, feed: Option<FeedKey> },
+}
+
+/// A shard that wants this feed, and what it calls its mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watcher {
+    pub shard: ShardId,
+    pub mirror: FeedKey,
+}
+
+#[derive(Debug)]
+pub struct Feed {
+    pub key: TrackKey,
+    pub origin: Origin,
+    pub stage: Stage,
+    pub meta: Option<Arc<TrackMeta>>,
+    pub layers: Vec<Layer>,
+    pub history: History,
+    pub pulls: Vec<PullKey>,
+    pub watchers: Vec<Watcher>,
+    /// API requests that wait for this feed.
+    pub waiters: Vec<Waiter>,
+    /// The packets of this turn, while it lasts.
+    pub open: Option<Arc<Batch>>,
+    /// Pulls whose m-line is being negotiated.
+    pub promised: usize,
+    pub published_at: Instant,
+    /// A review of the layers of its pulls is queued.
+    pub reviewed: bool,
+}
+
+impl Feed {
+    pub fn new(key: TrackKey, origin: Origin, now: Instant) -> Self {
+        Self {
+            key,
+            origin,
+            stage: Stage::Sought,
+            meta: None,
+            layers: Vec::new(),
+            history: History::default(),
+            pulls: Vec::new(),
+            watchers: Vec::new(),
+            waiters: Vec::new(),
+            open: None,
+            promised: 0,
+            published_at: now,
+            reviewed: false,
+        }
+    }
+
+    /// The track is published: a new life, whatever came before.
+    pub fn publish(&mut self, meta: Arc<TrackMeta>, now: Instant) {
+        self.published_at = now;
+        self.layers = meta.rids.iter().map(|_| Layer::default()).collect();
+        self.meta = Some(meta);
+        self.stage = Stage::Known;
+    }
+
+    /// Since when no packet came.
+    pub fn silent_from(&self) -> Instant {
+        let last = self.layers.iter().filter_map(|layer| layer.seen_at).max();
+        last.unwrap_or(self.published_at)
+    }
+
+    /// Nobody here or elsewhere has a use for it.
+    pub fn is_unused(&self) -> bool {
+        self.pulls.is_empty()
+            && self.watchers.is_empty()
+            && self.waiters.is_empty()
+            && self.promised == 0
+            && !(self.origin == Origin::Here && self.stage.is_alive())
+    }
+
+    /// The layer a pull that prefers `rid` is served from: that one while it flows, else the
+    /// one that flows with the most bits.
+    pub fn choose_layer(&self, rid: Option<&str>, now: Instant) -> u8 {
+        let rids = self.meta.as_ref().map_or(&[][..], |meta| &meta.rids);
+        let flows = |at: usize| self.layers.get(at).is_some_and(|layer| layer.flows(now));
+        let preferred = rid.and_then(|rid| rids.iter().position(|r| r == rid));
+        if let Some(at) = preferred.filter(|&at| flows(at)) {
+            return at as u8;
+        }
+        let best = (0..self.layers.len()).filter(|&at| flows(at));
+        best.max_by_key(|&at| self.layers[at].rate).or(preferred).unwrap_or(0) as u8
+    }
+}
+
+/// One simulcast layer as it arrives.
+#[derive(Debug, Default)]
+pub struct Layer {
+    pub seen_at: Option<Instant>,
+    /// Bytes a second, over the last full window.
+    pub rate: u64,
+    window: Option<(Instant, u64)>,
+    /// The publisher's clock, from its last sender report.
+    pub clock: Option<Clock>,
+    pub keyframe: KeyframeAsk,
+}
+
+/// A layer without a packet for this long does not flow: three frames of a 2 fps screen share.
+const FLOWS: Duration = Duration::from_millis(1500);
+/// Long enough to average over a group of pictures, short enough to notice a layer that ramps.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
+impl Layer {
+    pub fn flows(&self, now: Instant) -> bool {
+        self.seen_at.is_some_and(|at| now.saturating_duration_since(at) < FLOWS)
+    }
+
+    /// Notes `bytes` of payload.
+    pub fn seen(&mut self, now: Instant, bytes: usize, keyframe: bool) {
+        self.seen_at = Some(now);
+        if keyframe {
+            self.keyframe.wanted = false;
+        }
+        let (since, sum) = self.window.get_or_insert((now, 0));
+        *sum += bytes as u64;
+        let elapsed = now.saturating_duration_since(*since);
+        if elapsed >= RATE_WINDOW {
+            self.rate = *sum * 1000 / elapsed.as_millis().max(1) as u64;
+            self.window = Some((now, 0));
+        }
+    }
+}
+
+/// A point on a publisher's clock: the pair of its last sender report, and when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// 64-bit NTP time.
+    pub ntp: u64,
+    pub rtp: u32,
+    pub at: Instant,
+}
+
+impl Clock {
+    /// The pair at `now`, for a stream of `rate` timestamp units per second.
+    pub fn at(&self, now: Instant, rate: u32) -> (u64, u32) {
+        let elapsed = now.saturating_duration_since(self.at);
+        let ntp = (elapsed.as_nanos() << 32) / 1_000_000_000;
+        let rtp = elapsed.as_micros() * u128::from(rate) / 1_000_000;
+        (self.ntp.wrapping_add(ntp as u64), self.rtp.wrapping_add(rtp as u32))
+    }
+}
+
+/// Requests for a keyframe of one layer: coalesced, throttled, repeated until one comes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyframeAsk {
+    pub wanted: bool,
+    asked_at: Option<Instant>,
+}
+
+/// Asking faster than this makes an encoder spend its bitrate on keyframes.
+pub const KEYFRAME_INTERVAL: Duration = Duration::from_millis(400);
+
+impl KeyframeAsk {
+    /// Somebody needs a keyframe.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether to ask the publisher now; notes that it was asked.
+    pub fn ask(&mut self, now: Instant) -> bool {
+        let due = self.due().is_some_and(|at| at.is_none_or(|at| at <= now));
+        if due {
+            self.asked_at = Some(now);
+        }
+        due
+    }
+
+    /// When to ask: `None` not at all, `Some(None)` at once.
+    #[expect(clippy::option_option, reason = "no, at once, and later are three answers")]
+    pub fn due(&self) -> Option<Option<Instant>> {
+        self.wanted.then(|| self.asked_at.map(|at| at + KEYFRAME_INTERVAL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    #[test]
+    fn keyframe_requests_are_coalesced_and_repeated() {
+        let start = start();
+        let mut ask = KeyframeAsk::default();
+        assert!(!ask.ask(start), "nobody wants one");
+        ask.want();
+        assert!(ask.ask(start));
+        ask.want();
+        assert!(!ask.ask(start + KEYFRAME_INTERVAL / 2), "throttled");
+        assert!(ask.ask(start + KEYFRAME_INTERVAL), "repeated while none came");
+        ask.wanted = false;
+        assert!(!ask.ask(start + KEYFRAME_INTERVAL * 9));
+    }
+
+    #[test]
+    fn a_publishers_clock_runs_on_between_reports() {
+        let start = start();
+        let clock = Clock { ntp: 5 << 32, rtp: u32::MAX - 8999, at: start };
+        let (ntp, rtp) = clock.at(start + Duration::from_millis(1500), 90_000);
+        assert_eq!(ntp, (6 << 32) + (1 << 31));
+        assert_eq!(rtp, 135_000 - 9000);
+    }
+
+    #[test]
+    fn the_preferred_layer_is_taken_while_it_flows() {
+        let now = start();
+        let session = "0".repeat(32).parse().unwrap();
+        let key = TrackKey { app: AppId(0), session, name: "cam".into() };
+        let mut feed = Feed::new(key, Origin::Here, now);
+        feed.publish(Arc::new(TrackMeta {
+            kind: MediaKind::Video,
+            codecs: vec![],
+            rids: vec!["f".into(), "h".into(), "q".into()],
+            cname: String::new(),
+            stream_id: String::new(),
+        }), now);
+        assert_eq!(feed.choose_layer(Some("h"), now), 1, "nothing flows yet: hope");
+        for (at, bytes) in [(0, 100), (2, 10)] {
+            feed.layers[at].seen(now, bytes, false);
+            feed.layers[at].seen(now + RATE_WINDOW, bytes, false);
+        }
+        let later = now + RATE_WINDOW;
+        assert_eq!(feed.choose_layer(Some("q"), later), 2);
+        assert_eq!(feed.choose_layer(Some("h"), later), 0, "h does not flow: the best does");
+        assert_eq!(feed.choose_layer(None, later), 0);
+    }
+}

@@ -1,0 +1,192 @@
+//! Received packets, as they are kept and shared: a [`Batch`] holds the packets of one track
+//! that arrived in one turn, behind one `Arc` whatever the number of subscribers, histories
+//! and shards that look at it.
+//!
+//! Invariants: a batch never changes once it is shared. Its memory goes back to the pool of
+//! the shard that made it, because freeing another thread's memory costs more than sealing
+//! a packet (2.3 µs against 0.2 µs, measured with glibc).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::limits::{BATCHES_LENT, BATCHES_SPARE};
+use crate::media::format::Extension;
+
+/// One received RTP packet, plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// Which simulcast layer, as an index into the track's layers.
+    pub layer: u8,
+    /// Which codec, as an index into the track's codecs.
+    pub codec: u8,
+    pub marker: bool,
+    /// The packet begins a keyframe; always true for audio.
+    pub keyframe: bool,
+    /// Numbers the SSRCs a layer came from. Sequence numbers and timestamps continue only
+    /// within one source.
+    pub source: u32,
+    /// The publisher's sequence number, extended.
+    pub seq: u64,
+    pub timestamp: u32,
+    payload: (u32, u32),
+    extensions: (u32, u32),
+}
+
+/// The fields of a packet that are known before its bytes are appended.
+#[derive(Debug, Clone, Copy)]
+pub struct PacketHead {
+    pub layer: u8,
+    pub codec: u8,
+    pub marker: bool,
+    pub keyframe: bool,
+    pub source: u32,
+    pub seq: u64,
+    pub timestamp: u32,
+}
+
+/// The packets of one track that arrived in one turn, in order of arrival.
+#[derive(Debug, Default)]
+pub struct Batch {
+    packets: Vec<Packet>,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    pub fn packets(&self) -> &[Packet] {
+        &self.packets
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    pub fn payload(&self, packet: &Packet) -> &[u8] {
+        let (from, to) = packet.payload;
+        &self.bytes[from as usize..to as usize]
+    }
+
+    /// The header extensions carried through, as (meaning, value).
+    pub fn extensions(&self, packet: &Packet) -> impl Iterator<Item = (Extension, &[u8])> + '_ {
+        let (from, to) = packet.extensions;
+        let mut rest = &self.bytes[from as usize..to as usize];
+        std::iter::from_fn(move || {
+            let (&[index, len], after) = rest.split_first_chunk::<2>()?;
+            let (value, after) = after.split_at_checked(usize::from(len))?;
+            rest = after;
+            Some((*Extension::ALL.get(usize::from(index))?, value))
+        })
+    }
+
+    /// Appends a packet.
+    pub fn push<'a>(
+        &mut self,
+        head: PacketHead,
+        payload: &[u8],
+        extensions: impl Iterator<Item = (Extension, &'a [u8])>,
+    ) {
+        let from = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(payload);
+        let middle = self.bytes.len() as u32;
+        for (extension, value) in extensions {
+            // A one-byte header's element has at most 16 bytes, a two-byte one's 255.
+            let Ok(len) = u8::try_from(value.len()) else { continue };
+            self.bytes.extend_from_slice(&[extension as u8, len]);
+            self.bytes.extend_from_slice(value);
+        }
+        let to = self.bytes.len() as u32;
+        let PacketHead { layer, codec, marker, keyframe, source, seq, timestamp } = head;
+        self.packets.push(Packet {
+            layer,
+            codec,
+            marker,
+            keyframe,
+            source,
+            seq,
+            timestamp,
+            payload: (from, middle),
+            extensions: (middle, to),
+        });
+    }
+
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.bytes.clear();
+    }
+}
+
+/// Makes batches and takes them back.
+#[derive(Debug, Default)]
+pub struct BatchPool {
+    spare: Vec<Arc<Batch>>,
+    /// Let go of here while another shard still held them; oldest first.
+    lent: VecDeque<Arc<Batch>>,
+}
+
+impl BatchPool {
+    /// An empty batch of its own.
+    pub fn take(&mut self) -> Arc<Batch> {
+        self.collect();
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes back a batch made by this pool that its owner needs no more.
+    pub fn give(&mut self, batch: Arc<Batch>) {
+        if self.lent.len() < BATCHES_LENT {
+            self.lent.push_back(batch);
+        }
+    }
+
+    /// Recycles what has come home. Looks at the oldest few only, so that a batch held long by
+    /// another shard costs nothing.
+    fn collect(&mut self) {
+        for _ in 0..2 {
+            let Some(mut batch) = self.lent.pop_front() else { return };
+            match Arc::get_mut(&mut batch) {
+                Some(home) if self.spare.len() < BATCHES_SPARE => {
+                    home.clear();
+                    self.spare.push(batch);
+                }
+                Some(_) => {}
+                None => self.lent.push_back(batch),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(seq: u64) -> PacketHead {
+        PacketHead { layer: 0, codec: 0, marker: false, keyframe: true, source: 1, seq, timestamp: 9 }
+    }
+
+    #[test]
+    fn a_batch_gives_back_what_was_appended() {
+        let mut batch = Batch::default();
+        let level: &[u8] = &[7];
+        batch.push(head(1), b"first", [(Extension::AudioLevel, level)].into_iter());
+        batch.push(head(2), b"", std::iter::empty());
+        let [first, second] = batch.packets() else { panic!("two packets") };
+        assert_eq!(batch.payload(first), b"first");
+        assert_eq!(batch.payload(second), b"");
+        let carried: Vec<_> = batch.extensions(first).collect();
+        assert_eq!(carried, [(Extension::AudioLevel, level)]);
+        assert_eq!(batch.extensions(second).count(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_reused_only_when_nobody_looks_at_it() {
+        let mut pool = BatchPool::default();
+        let mut batch = pool.take();
+        Arc::get_mut(&mut batch).unwrap().push(head(1), b"x", std::iter::empty());
+        let reader = Arc::clone(&batch);
+        let address = Arc::as_ptr(&batch);
+        pool.give(batch);
+        assert_ne!(Arc::as_ptr(&pool.take()), address, "still lent");
+        drop(reader);
+        let again = pool.take();
+        assert_eq!(Arc::as_ptr(&again), address, "home again");
+        assert!(again.is_empty());
+    }
+}
