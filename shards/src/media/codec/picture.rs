@@ -291,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn a_long_run_of_dropped_pictures_takes_one_span() {
+        let mut map = PictureMap::default();
+        map.switch(wide(0));
+        (1..300).for_each(|value| {
+            map.skip(wide(value));
+        });
+        assert_eq!(told(&mut map, 300), Some(1));
+        assert_eq!(told(&mut map, 0), Some(0));
+    }
+
+    #[test]
     fn a_lost_picture_leaves_its_gap() {
         let mut map = PictureMap::default();
         map.switch(wide(100));

@@ -118,7 +118,8 @@ impl Default for Vp8Rewriter {
 
 impl Vp8Rewriter {
     /// A new source starts with this packet, the first of a key frame. The packet itself is
-    /// then rewritten like the others. The first source needs no switch: it keeps its numbers.
+    /// then rewritten like the others; late packets of the former source must not be any more.
+    /// The first source needs no switch: it keeps its numbers.
     pub fn switch(&mut self, first: &Descriptor) {
         if let Some(id) = first.picture_id {
             self.pictures.switch(id);
@@ -151,8 +152,8 @@ impl Vp8Rewriter {
     }
 
     /// A picture of a temporal layer that is not forwarded, not one packet of it: told for each
-    /// of them or only the first, so that the ids of the others have no gap. Never for a base-layer picture,
-    /// whose TL0PICIDX would be missed.
+    /// of them or only the first, so that the ids of the others have no gap. Never for a
+    /// base-layer picture, whose TL0PICIDX would be missed.
     pub fn skip(&mut self, dropped: &Descriptor) {
         if dropped.picture_id.is_some_and(|id| self.pictures.skip(id)) {
             self.tl0.switch();

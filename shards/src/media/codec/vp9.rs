@@ -165,7 +165,8 @@ impl Default for Vp9Rewriter {
 
 impl Vp9Rewriter {
     /// A new source starts with this packet, the first of a key picture. The packet itself is
-    /// then rewritten like the others. The first source needs no switch: it keeps its numbers.
+    /// then rewritten like the others; late packets of the former source must not be any more.
+    /// The first source needs no switch: it keeps its numbers.
     pub fn switch(&mut self, first: &Descriptor) {
         if let Some(id) = first.picture_id {
             self.pictures.switch(id);

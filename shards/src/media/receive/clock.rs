@@ -200,7 +200,8 @@ mod tests {
 
         #[test]
         fn any_reports_are_survived(
-            reports in proptest::collection::vec((any::<u64>(), any::<u32>(), 0u64..1 << 40), 1..20),
+            reports in proptest::collection::vec(
+                (any::<u64>(), any::<u32>(), 0u64..1 << 40), 1..20),
         ) {
             let (mut clock, t) = (SenderClock::new(90_000), start());
             for (ntp, rtp, micros) in reports {

@@ -131,6 +131,7 @@ impl NackGenerator {
         if self.newest.is_none_or(|newest| sequence >= newest) {
             self.wants_keyframe = false;
         }
+        self.settle();
     }
 
     /// The round trip to the publisher, which spaces the tries.
@@ -141,8 +142,9 @@ impl NackGenerator {
     /// Starts over: the source began a new numbering.
     pub fn reset(&mut self) {
         self.newest = None;
-        self.forget();
+        self.missing.clear();
         self.wants_keyframe = false;
+        self.settle();
     }
 
     /// When [`Self::due`] has something to do.
@@ -175,9 +177,7 @@ impl NackGenerator {
         if let Some(missing) = self.missing.remove(at) {
             self.adapt_grace(missing, now);
         }
-        if self.missing.is_empty() {
-            self.deadline = None;
-        }
+        self.settle();
         Arrival::Recovered
     }
 
@@ -201,20 +201,21 @@ impl NackGenerator {
         let count = end - first;
         if count > 0 {
             if count + self.missing.len() as u64 > MISSING_MAX as u64 {
-                self.given_up += count;
-                self.give_up_all();
+                self.given_up += count + self.missing.len() as u64;
+                self.missing.clear();
+                self.wish_keyframe(now);
                 return;
             }
             let due = now + self.grace;
             let noted = |sequence| Missing { sequence, since: now, due, tries: 0 };
             self.missing.extend((first..end).map(noted));
-            self.deadline = Some(self.deadline.map_or(due, |deadline| deadline.min(due)));
+            self.wake_at(due);
         }
         let oldest = end.saturating_sub(WINDOW);
         if self.missing.front().is_some_and(|missing| missing.sequence < oldest) {
             let count = self.forget_before(oldest);
             self.given_up += count as u64;
-            self.wants_keyframe = true;
+            self.wish_keyframe(now);
         }
     }
 
@@ -248,24 +249,25 @@ impl NackGenerator {
         (self.rtt + self.rtt / 4).max(SPACING_MIN)
     }
 
-    fn give_up_all(&mut self) {
-        self.given_up += self.missing.len() as u64;
+    fn wish_keyframe(&mut self, now: Instant) {
         self.wants_keyframe = true;
-        self.forget();
+        self.wake_at(now);
+    }
+
+    fn wake_at(&mut self, due: Instant) {
+        self.deadline = Some(self.deadline.map_or(due, |deadline| deadline.min(due)));
+    }
+
+    fn settle(&mut self) {
+        if self.missing.is_empty() && !self.wants_keyframe {
+            self.deadline = None;
+        }
     }
 
     fn forget_before(&mut self, sequence: u64) -> usize {
         let count = self.missing.partition_point(|missing| missing.sequence < sequence);
         self.missing.drain(..count);
-        if self.missing.is_empty() {
-            self.deadline = None;
-        }
         count
-    }
-
-    fn forget(&mut self) {
-        self.missing.clear();
-        self.deadline = None;
     }
 }
 
@@ -383,6 +385,7 @@ mod tests {
         let (mut nack, t) = (NackGenerator::default(), start());
         nack.on_packet(0, t);
         nack.on_packet(1 + MISSING_MAX as u64 + 1, t);
+        assert_eq!(nack.next_deadline(), Some(t));
         assert_eq!(
             nack.due(t),
             Some(Repair { sequence_numbers: &[], wants_keyframe: true }),
@@ -402,6 +405,7 @@ mod tests {
         }
         assert_eq!(nack.due(t), None);
         nack.on_packet(WINDOW + 2, t);
+        assert_eq!(nack.next_deadline(), Some(t));
         assert!(nack.due(t).unwrap().wants_keyframe);
         assert_eq!(nack.next_deadline(), None);
     }
@@ -414,6 +418,18 @@ mod tests {
         }
         nack.on_keyframe(5);
         assert_eq!(asked(&mut nack, t + ms(10)), [6]);
+    }
+
+    #[test]
+    fn a_key_frame_fulfils_the_wish_for_one() {
+        let (mut nack, t) = (NackGenerator::default(), start());
+        nack.on_packet(0, t);
+        nack.on_packet(5000, t);
+        nack.on_keyframe(5000);
+        assert_eq!((nack.next_deadline(), nack.due(t)), (None, None));
+        nack.on_packet(10_000, t);
+        nack.on_keyframe(9000);
+        assert!(nack.due(t).is_some_and(|repair| repair.wants_keyframe), "an older one does not");
     }
 
     #[test]
@@ -440,9 +456,9 @@ mod tests {
             for (step, is_late) in steps {
                 if is_late {
                     let sequence = newest - step;
-                    let expected =
-                        if missing.remove(&sequence) { Arrival::Recovered } else { Arrival::Unexpected };
-                    prop_assert_eq!(nack.on_packet(sequence, t), expected);
+                    let was_missing = missing.remove(&sequence);
+                    let arrival = nack.on_packet(sequence, t);
+                    prop_assert_eq!(arrival == Arrival::Recovered, was_missing);
                 } else if step > 0 {
                     missing.extend(newest + 1..newest + step);
                     if missing.len() > MISSING_MAX {

@@ -460,7 +460,8 @@ mod tests {
                 seq = seq.wrapping_add(ahead).wrapping_sub(3);
                 now += ms(if rare == 1 { millis } else { millis % 20 });
                 recorder.on_packet(seq, now);
-                arrivals.entry(seq).or_insert_with(Vec::new).push(((now - t).as_micros() / 250) as i64);
+                let ticks = ((now - t).as_micros() / 250) as i64;
+                arrivals.entry(seq).or_insert_with(Vec::new).push(ticks);
                 while let Some(report) = recorder.due(now) {
                     check(&report, &arrivals)?;
                 }
