@@ -5,14 +5,13 @@
 //! timestamps. Audio and video of a publisher share the NTP clock, so lip sync survives,
 //! without any clock of ours.
 //!
+//! NTP times are 64 bits: seconds since 1900 in the upper half, fractions in the lower.
+//!
 //! Invariants: a pair that is told lies exactly on the line of the last report, whenever asked.
 //!
 //! Not here: our own wall clock; the drift between publisher and us.
 
 use std::time::{Duration, Instant};
-
-/// NTP time: seconds since 1900 in the upper 32 bits, fractions below.
-pub type Ntp = u64;
 
 /// A report that steps back by less than this was overtaken by its successor; by more, the
 /// publisher's clock was set.
@@ -47,7 +46,7 @@ pub struct SenderClock {
 
 #[derive(Debug, Clone, Copy)]
 struct Mapping {
-    ntp: Ntp,
+    ntp: u64,
     rtp: u32,
     arrival: Instant,
 }
@@ -60,7 +59,7 @@ impl SenderClock {
     }
 
     /// A sender report arrived.
-    pub fn on_sender_report(&mut self, ntp: Ntp, rtp: u32, now: Instant) -> Step {
+    pub fn on_sender_report(&mut self, ntp: u64, rtp: u32, now: Instant) -> Step {
         // RFC 3550, 6.4.1: zero if the sender has no notion of time.
         if ntp == 0 {
             return Step::Ignored;
@@ -88,7 +87,7 @@ impl SenderClock {
 
     /// The NTP time of a timestamp of this stream, no further than half the timestamps' range
     /// (6 h of video) from the last report.
-    pub fn rtp_to_ntp(&self, rtp: u32) -> Option<Ntp> {
+    pub fn rtp_to_ntp(&self, rtp: u32) -> Option<u64> {
         let last = self.last?;
         let units = i64::from(rtp.wrapping_sub(last.rtp) as i32);
         let shift = i128::from(units) * (1 << 32) / i128::from(self.clock_rate);
@@ -97,7 +96,7 @@ impl SenderClock {
 
     /// The pair for a sender report that goes out at `now`, or `None` if the publisher has not
     /// reported yet, or not for 10 minutes.
-    pub fn extrapolate(&self, now: Instant) -> Option<(Ntp, u32)> {
+    pub fn extrapolate(&self, now: Instant) -> Option<(u64, u32)> {
         let last = self.last?;
         let elapsed = now.saturating_duration_since(last.arrival);
         if elapsed > EXTRAPOLATION_MAX {
