@@ -1,0 +1,197 @@
+//! Datagrams: found their session by address or ufrag, then STUN and DTLS to its transport,
+//! media to its tracks, reports to `feedback`. What belongs to another shard goes there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::ice::StunMessage;
+
+use super::{Engine, SessionKey};
+use crate::ids::ShardId;
+use crate::limits::DATAGRAM_LEN;
+use crate::mail::Mail;
+use crate::media::rtp::{Kind, RtpHeader, kind};
+use crate::session::ingress::{Fault, Received};
+use crate::session::transport::Transport;
+use crate::session::ufrag;
+use crate::switch::feed::Stage;
+
+impl Engine {
+    /// Takes a datagram from the network. `local` is the address of ours that it was sent to.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        bytes: &mut [u8],
+        now: Instant,
+    ) {
+        self.take_datagram(source, local, bytes, false, now);
+        self.resume_woken(now);
+    }
+
+    /// `forwarded`: another shard sent it here, so it must not travel on.
+    pub(super) fn take_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        bytes: &mut [u8],
+        forwarded: bool,
+        now: Instant,
+    ) {
+        if bytes.len() > DATAGRAM_LEN {
+            self.meters.faults.too_long += 1;
+            return;
+        }
+        let kind = kind(bytes);
+        let key = match kind {
+            Kind::Unknown => {
+                self.meters.faults.unknown_protocol += 1;
+                return;
+            }
+            Kind::Stun => return self.take_stun(source, local, bytes, forwarded, now),
+            Kind::Dtls | Kind::Rtp | Kind::Rtcp => self.addresses.get(&source).copied(),
+        };
+        let Some(key) = key else {
+            return match self.routes.get(&source) {
+                Some(&owner) if !forwarded => self.send_stray(owner, source, local, bytes),
+                _ => self.meters.faults.unknown_source += 1,
+            };
+        };
+        match kind {
+            Kind::Dtls => {
+                let Some(session) = self.sessions.get_mut(key) else { return };
+                let Some(transport) = &mut session.transport else { return };
+                let happened = transport.dtls(bytes, source, now);
+                self.transport_happened(key, happened, now);
+            }
+            Kind::Rtp => self.take_rtp(key, bytes, now),
+            Kind::Rtcp => self.take_rtcp(key, bytes, now),
+            Kind::Stun | Kind::Unknown => {}
+        }
+    }
+
+    fn take_stun(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        bytes: &[u8],
+        forwarded: bool,
+        now: Instant,
+    ) {
+        let Ok(message) = StunMessage::parse(bytes) else {
+            self.meters.faults.malformed += 1;
+            return;
+        };
+        let Some((ours, _)) = message.split_username() else {
+            // An ICE-lite agent sends no requests, so it expects no responses.
+            self.meters.faults.unknown_ufrag += 1;
+            return;
+        };
+        let Some((shard, slot)) = ufrag::address(ours) else {
+            self.meters.faults.unknown_ufrag += 1;
+            return;
+        };
+        if shard != self.config.shard {
+            if forwarded || shard.index() >= self.config.shards {
+                self.meters.faults.unknown_ufrag += 1;
+            } else {
+                self.send_stray(shard, source, local, bytes);
+            }
+            return;
+        }
+        let addressed = self.sessions.at(slot).filter(|(_, session)| {
+            session.transport.as_ref().is_some_and(|transport| transport.answers_to(ours))
+        });
+        let Some(key) = addressed.map(|(key, _)| key) else {
+            self.meters.faults.unknown_ufrag += 1;
+            return;
+        };
+        let transport = self.sessions.get_mut(key).and_then(|session| session.transport.as_mut());
+        let Some(transport) = transport else { return };
+        let happened = transport.stun(&message, bytes, source, local, now);
+        if let Some(checked) = happened.checked {
+            if let Some(forgotten) = checked.forgotten {
+                self.forget_address(key, forgotten);
+            }
+            if checked.new_remote {
+                self.learn_address(key, source);
+            }
+        }
+        self.transport_happened(key, happened, now);
+    }
+
+    fn send_stray(
+        &mut self,
+        owner: ShardId,
+        source: SocketAddr,
+        local: SocketAddr,
+        bytes: &[u8],
+    ) {
+        self.meters.strays_sent += 1;
+        self.post(owner, Mail::Stray { source, local, bytes: bytes.into() });
+    }
+
+    fn take_rtp(&mut self, key: SessionKey, bytes: &[u8], now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let received =
+            session.ingress.receive(bytes, &mut self.scratch, &mut self.next_source, now);
+        match received {
+            Ok(received) => {
+                session.heard_at = Some(now);
+                if let Some(received) = received {
+                    self.append(&received, bytes, now);
+                }
+                if let Some(at) = self.next_deadline_of_reports(key) {
+                    self.schedule(key, at);
+                }
+            }
+            Err(fault) => self.count(fault),
+        }
+    }
+
+    /// Appends a packet to its track's batch of this turn.
+    fn append(&mut self, received: &Received, bytes: &[u8], now: Instant) {
+        self.meters.packets_in += 1;
+        let Some(feed_key) = received.feed else { return };
+        let Some(feed) = self.feeds.get_mut(feed_key) else { return };
+        let payload = &self.scratch[received.payload.clone()];
+        if let Some(layer) = feed.layers.get_mut(usize::from(received.head.layer)) {
+            layer.seen(now, payload.len(), received.head.keyframe);
+        }
+        if feed.open.is_none() {
+            self.touched.push(feed_key);
+        }
+        let batch = feed.open.get_or_insert_with(|| self.pool.take());
+        let Ok(header) = RtpHeader::parse(bytes) else { return };
+        let carried = header.elements().filter_map(|(id, data)| {
+            let meaning = received.extensions.meaning(id)?;
+            meaning.is_carried().then_some((meaning, data))
+        });
+        if let Some(batch) = Arc::get_mut(batch) {
+            batch.push(received.head, payload, carried);
+        }
+        if feed.stage == Stage::Known {
+            feed.stage = Stage::Flowing;
+            self.stage_changed(feed_key);
+        }
+    }
+
+    fn count(&mut self, fault: Fault) {
+        let faults = &mut self.meters.faults;
+        match fault {
+            Fault::Early => faults.early += 1,
+            Fault::Malformed => faults.malformed += 1,
+            Fault::Replayed => faults.replayed += 1,
+            Fault::Unauthentic => faults.unauthentic += 1,
+            Fault::Unwanted => faults.unwanted += 1,
+            Fault::TooManyStreams => faults.too_many_streams += 1,
+        }
+    }
+
+    pub(super) fn next_deadline_of_reports(&self, key: SessionKey) -> Option<Instant> {
+        let session = self.sessions.get(key)?;
+        let transport = session.transport.as_ref().and_then(Transport::timeout);
+        [self.next_report(session), transport].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,392 @@
+//! Fan-out: the packets of a turn to the histories, to the shards that want them, and to every
+//! subscriber, each copy numbered, written and sealed straight into the outbox.
+//!
+//! Subscribers outside, packets inside: a subscriber's key stays in the cache, and its
+//! datagrams leave contiguous, so that they fold into one send. When the outbox is full the
+//! engine stops where it is and goes on after the flush.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Engine;
+use crate::limits::{DATAGRAM_LEN, RESENDS_QUEUED};
+use crate::mail::Mail;
+use crate::media::codec::{red, vp8};
+use crate::media::format::{Codec, Extension};
+use crate::media::rtp::{FixedHeader, HeaderWriter};
+use crate::outbox::{Destination, Outbox};
+use crate::session::egress::Egress;
+use crate::switch::feed::{FeedKey, Origin, PullKey, Stage};
+use crate::switch::packet::{Batch, Packet};
+use crate::switch::pull::{Outlet, Pull, RedOutlet, Stamp};
+
+/// A batch on its way to the subscribers of its track.
+#[derive(Debug)]
+pub(super) struct Run {
+    feed: FeedKey,
+    batch: Arc<Batch>,
+    /// Subscribers served already.
+    served: usize,
+}
+
+/// A packet that a subscriber asked for again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resend {
+    pull: PullKey,
+    index: u64,
+    source: u32,
+    seq: u64,
+}
+
+/// Whether there is more to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The outbox is full: flush it and call again.
+    More,
+    Done,
+}
+
+impl Engine {
+    /// Fills the outbox with what this turn leaves to be sent.
+    pub fn spread(&mut self, outbox: &mut Outbox, now: Instant) -> Progress {
+        self.close_batches(now);
+        while let Some((remote, local, bytes)) = self.control.front() {
+            if !outbox.has_room() {
+                return Progress::More;
+            }
+            outbox.push(Destination { remote: *remote, local: *local }, bytes);
+            self.control.pop_front();
+        }
+        while let Some(&resend) = self.resends.front() {
+            if !outbox.has_room() {
+                return Progress::More;
+            }
+            self.resends.pop_front();
+            self.resend(resend, outbox, now);
+        }
+        while let Some(mut run) = self.runs.pop_front() {
+            if !self.serve(&mut run, outbox, now) {
+                self.runs.push_front(run);
+                return Progress::More;
+            }
+        }
+        Progress::Done
+    }
+
+    /// Ends the batches of this turn: nothing is appended to them any more.
+    fn close_batches(&mut self, now: Instant) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            let Some(batch) = self.feeds.get_mut(key).and_then(|feed| feed.open.take()) else {
+                continue;
+            };
+            self.share(key, batch, now);
+        }
+        self.touched = touched;
+    }
+
+    /// Packets of a mirrored track came by mail.
+    pub(super) fn batch_arrived(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        for packet in batch.packets() {
+            if let Some(layer) = feed.layers.get_mut(usize::from(packet.layer)) {
+                layer.seen(now, batch.payload(packet).len(), packet.keyframe);
+            }
+        }
+        if feed.stage == Stage::Known {
+            feed.stage = Stage::Flowing;
+            self.stage_changed(key);
+        }
+        self.share(key, batch, now);
+    }
+
+    fn share(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        let here = feed.origin == Origin::Here;
+        let pool = &mut self.pool;
+        feed.history.push(now, Arc::clone(&batch), |old| {
+            if here {
+                pool.give(old);
+            }
+        });
+        for watcher in &feed.watchers {
+            let mail = Mail::Media { mirror: watcher.mirror, batch: Arc::clone(&batch) };
+            self.mail.push((watcher.shard, mail));
+        }
+        if !feed.pulls.is_empty() {
+            self.runs.push_back(Run { feed: key, batch, served: 0 });
+        }
+    }
+
+    /// Serves the subscribers of a run; false if the outbox became full.
+    fn serve(&mut self, run: &mut Run, outbox: &mut Outbox, now: Instant) -> bool {
+        let Some(feed) = self.feeds.get(run.feed) else { return true };
+        let mut needy = None;
+        let abs_send_time = abs_send_time(self.epoch, now);
+        while let Some(&key) = feed.pulls.get(run.served) {
+            if let Some(next) = feed.pulls.get(run.served + 1)
+                && let Some(pull) = self.pulls.get(*next)
+                && let Some(session) = self.sessions.get(pull.session)
+            {
+                session.egress.prefetch();
+            }
+            let Some(pull) = self.pulls.get_mut(key) else {
+                run.served += 1;
+                continue;
+            };
+            let Some(session) = self.sessions.get_mut(pull.session) else {
+                run.served += 1;
+                continue;
+            };
+            // A subscriber gets all of a run or none of it, so that a full outbox cannot make
+            // it lose its place within.
+            if outbox.room() < run.batch.packets().len() * DATAGRAM_LEN {
+                return false;
+            }
+            let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };
+            self.meters.packets_out += copies.forward_all(pull, &run.batch);
+            if pull.needs_keyframe() {
+                needy = Some(pull.layer);
+            }
+            run.served += 1;
+        }
+        if let Some(layer) = needy {
+            self.want_keyframe(run.feed, layer, now);
+        }
+        true
+    }
+
+    /// Notes that a subscriber misses a packet.
+    pub(super) fn queue_resend(&mut self, key: PullKey, seq: u16, now: Instant) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        if pull.out.rtx_ssrc.is_none() {
+            return;
+        }
+        let Some((index, source, seq)) = pull.find(seq) else { return };
+        if self.resends.len() >= RESENDS_QUEUED || !pull.resends.admit(index, now) {
+            self.meters.resends_dropped += 1;
+            return;
+        }
+        self.resends.push_back(Resend { pull: key, index, source, seq });
+    }
+
+    fn resend(&mut self, resend: Resend, outbox: &mut Outbox, now: Instant) {
+        let Some(pull) = self.pulls.get_mut(resend.pull) else { return };
+        let Some(feed) = self.feeds.get(pull.feed) else { return };
+        let Some(session) = self.sessions.get_mut(pull.session) else { return };
+        let Some((batch, packet)) = feed.history.get(resend.source, resend.seq) else {
+            self.meters.nacks_answered_late += 1;
+            return;
+        };
+        let abs_send_time = abs_send_time(self.epoch, now);
+        let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };
+        if copies.resend(pull, batch, packet, resend.index) {
+            self.meters.resends += 1;
+        }
+    }
+}
+
+/// RTP's 6.18 fixed point seconds (abs-send-time), of any origin.
+fn abs_send_time(epoch: Instant, now: Instant) -> [u8; 3] {
+    let elapsed = now.saturating_duration_since(epoch).as_micros() as u64;
+    let [_, a, b, c] = (((elapsed << 18) / 1_000_000) as u32).to_be_bytes();
+    [a, b, c]
+}
+
+/// Writes copies of packets for one subscriber.
+struct Copies<'a> {
+    egress: &'a mut Egress,
+    outbox: &'a mut Outbox,
+    abs_send_time: [u8; 3],
+    now: Instant,
+}
+
+/// What one copy is made of, besides the packet.
+struct Shape {
+    ssrc: u32,
+    payload_type: u8,
+    /// The index on `ssrc`, and the packet's own when it is a resend.
+    index: u64,
+    original: Option<u16>,
+}
+
+impl Copies<'_> {
+    /// Forwards what the subscriber gets of a batch; returns how many packets.
+    fn forward_all(&mut self, pull: &mut Pull, batch: &Batch) -> u64 {
+        if self.egress.open().is_none() {
+            return 0;
+        }
+        let mut count = 0;
+        for packet in batch.packets() {
+            let Some(outlet) = pull.outlet(packet).copied() else { continue };
+            let Some(stamp) = pull.stamp(packet, self.now) else { continue };
+            let shape = Shape {
+                ssrc: pull.out.ssrc,
+                payload_type: outlet.pt,
+                index: stamp.index,
+                original: None,
+            };
+            if self.copy(pull, batch, packet, &stamp, &outlet, &shape) {
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Sends a packet again, on the RTX stream (RFC 4588).
+    fn resend(&mut self, pull: &mut Pull, batch: &Batch, packet: &Packet, index: u64) -> bool {
+        let Some(outlet) = pull.outlet(packet).copied() else { return false };
+        let (Some(ssrc), Some(pt)) = (pull.out.rtx_ssrc, outlet.rtx_pt) else { return false };
+        if self.egress.open().is_none() {
+            return false;
+        }
+        let Some(stamp) = pull.stamp_again(packet, index) else { return false };
+        let shape = Shape {
+            ssrc,
+            payload_type: pt,
+            index: pull.resends.next_index(),
+            original: Some(index as u16),
+        };
+        self.copy(pull, batch, packet, &stamp, &outlet, &shape)
+    }
+
+    fn copy(
+        &mut self,
+        pull: &mut Pull,
+        batch: &Batch,
+        packet: &Packet,
+        stamp: &Stamp,
+        outlet: &Outlet,
+        shape: &Shape,
+    ) -> bool {
+        let fixed = FixedHeader {
+            marker: packet.marker,
+            payload_type: shape.payload_type,
+            seq: shape.index as u16,
+            timestamp: stamp.timestamp,
+            ssrc: shape.ssrc,
+            has_padding: false,
+        };
+        let transport_seq = self.egress.next_transport_seq().to_be_bytes();
+        let slot = self.outbox.slot();
+        let header_len = write_header(slot, &fixed, pull, batch, packet, &self.abs_send_time, &transport_seq);
+        let Some((sealer, remote, local)) = self.egress.open() else { return false };
+        let payload = batch.payload(packet);
+        if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {
+            return false;
+        }
+        let plain = Plain { pull, packet, stamp, outlet };
+        let len = match plain.write(payload, &mut slot[header_len..], shape.original) {
+            Written::AsIs => sealer.seal_rtp(slot, header_len, payload, shape.ssrc, shape.index),
+            Written::InPlace(len) => {
+                sealer.seal_rtp_in_place(slot, header_len, len, shape.ssrc, shape.index)
+            }
+            Written::Unfit => return false,
+        };
+        pull.packets = pull.packets.wrapping_add(u32::from(shape.original.is_none()));
+        pull.octets = pull.octets.wrapping_add(payload.len() as u32);
+        self.outbox.commit(Destination { remote, local }, len);
+        true
+    }
+}
+
+/// Header extension elements of one packet: MID, both times, and those carried.
+const ELEMENTS: usize = 12;
+
+fn write_header(
+    slot: &mut [u8],
+    fixed: &FixedHeader,
+    pull: &Pull,
+    batch: &Batch,
+    packet: &Packet,
+    abs_send_time: &[u8; 3],
+    transport_seq: &[u8; 2],
+) -> usize {
+    let ids = &pull.out.extensions;
+    let mut elements: [(u8, &[u8]); ELEMENTS] = [(0, &[]); ELEMENTS];
+    let mut count = 0;
+    let mut add = |id: Option<u8>, data| {
+        if let Some(id) = id
+            && count < ELEMENTS
+        {
+            elements[count] = (id, data);
+            count += 1;
+        }
+    };
+    add(ids.get(Extension::TransportCc), &transport_seq[..]);
+    add(ids.get(Extension::AbsSendTime), &abs_send_time[..]);
+    if !pull.acknowledged {
+        add(ids.get(Extension::Mid), pull.out.mid.as_bytes());
+    }
+    for (extension, data) in batch.extensions(packet) {
+        let id = ids.get(extension);
+        // RFC 8285 §4.1.2: both forms in one stream only where it was agreed.
+        let two_byte = data.len() > 16 || data.is_empty() || id.is_some_and(|id| id > 14);
+        if !two_byte || pull.out.allow_mixed {
+            add(id, data);
+        }
+    }
+    HeaderWriter::new(slot).write(fixed, &elements[..count])
+}
+
+/// How a payload was written.
+enum Written {
+    /// It leaves unchanged: seal it from where it is.
+    AsIs,
+    /// It was changed, and is in its place with this length.
+    InPlace(usize),
+    /// It cannot be made to fit this subscriber.
+    Unfit,
+}
+
+/// A payload about to leave.
+struct Plain<'a> {
+    pull: &'a mut Pull,
+    packet: &'a Packet,
+    stamp: &'a Stamp,
+    outlet: &'a Outlet,
+}
+
+impl Plain<'_> {
+    /// Makes the changes this subscriber needs, if any.
+    fn write(self, payload: &[u8], out: &mut [u8], original: Option<u16>) -> Written {
+        let prefix = if original.is_some() { 2 } else { 0 };
+        let codec = self.pull.out.codecs.get(usize::from(self.packet.codec)).copied().flatten();
+        let descriptor = match codec {
+            Some(Codec::Vp8) => vp8::Descriptor::parse(payload),
+            _ => None,
+        };
+        if let Some(descriptor) = &descriptor
+            && self.stamp.switched
+        {
+            self.pull.vp8.switch(descriptor);
+        }
+        let payload = match self.outlet.red {
+            RedOutlet::Unwrap => match red::primary(payload) {
+                Some((_, primary)) => primary,
+                None => return Written::Unfit,
+            },
+            RedOutlet::Plain | RedOutlet::Rewrite { .. } => payload,
+        };
+        let changes = prefix > 0 || descriptor.is_some() || self.outlet.red != RedOutlet::Plain;
+        if !changes {
+            return Written::AsIs;
+        }
+        if let Some(original) = original {
+            out[..2].copy_from_slice(&original.to_be_bytes());
+        }
+        let body = &mut out[prefix..prefix + payload.len()];
+        body.copy_from_slice(payload);
+        if let Some(descriptor) = &descriptor
+            && !self.pull.vp8.rewrite(descriptor, body)
+        {
+            return Written::Unfit;
+        }
+        if let RedOutlet::Rewrite { to } = self.outlet.red
+            && !red::rewrite_block_pts(body, |_| Some(to))
+        {
+            return Written::Unfit;
+        }
+        Written::InPlace(prefix + payload.len())
+    }
+}

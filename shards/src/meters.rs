@@ -1,0 +1,38 @@
+//! What a shard counts. Plain fields; the rim reads them.
+
+/// Counters since start. Those named `*_dropped` and `faults` are data-plane faults: counted,
+/// and otherwise without consequence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meters {
+    pub sessions_opened: u64,
+    pub sessions_closed: u64,
+    pub tracks_published: u64,
+    pub pulls_started: u64,
+    /// Packets of media received, authentic and new.
+    pub packets_in: u64,
+    /// Copies of packets sent to subscribers, resends apart.
+    pub packets_out: u64,
+    pub resends: u64,
+    pub nacks_answered_late: u64,
+    pub strays_sent: u64,
+    pub strays_received: u64,
+    pub control_dropped: u64,
+    pub resends_dropped: u64,
+    pub media_mail_dropped: u64,
+    pub faults: Faults,
+}
+
+/// Datagrams dropped, by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    pub unknown_protocol: u64,
+    pub unknown_source: u64,
+    pub unknown_ufrag: u64,
+    pub malformed: u64,
+    pub replayed: u64,
+    pub unauthentic: u64,
+    pub early: u64,
+    pub unwanted: u64,
+    pub too_many_streams: u64,
+    pub too_long: u64,
+}

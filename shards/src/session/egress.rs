@@ -1,0 +1,72 @@
+//! What leaves through a session: its key, its destination, its transport-wide numbering.
+//!
+//! Invariants: an SSRC's indexes go on where they stopped, as long as its m-line could send
+//! again: a (key, SSRC, index) is sealed once, ever.
+
+use std::net::SocketAddr;
+
+use super::sdp::Line;
+use crate::media::srtp::Sealer;
+use crate::switch::pull::Numbering;
+
+#[derive(Debug, Default)]
+pub struct Egress {
+    sealer: Option<Sealer>,
+    /// The client's address, and ours that it must leave from.
+    pub to: Option<(SocketAddr, SocketAddr)>,
+    transport_seq: u16,
+    /// Where former pulls stopped, by SSRC.
+    numbering: Vec<(u32, Numbering)>,
+}
+
+impl Egress {
+    pub fn key(&mut self, sealer: Sealer) {
+        self.sealer = Some(sealer);
+    }
+
+    /// The key and the destination, once both are there.
+    #[inline]
+    pub fn open(&self) -> Option<(&Sealer, SocketAddr, SocketAddr)> {
+        let (remote, local) = self.to?;
+        Some((self.sealer.as_ref()?, remote, local))
+    }
+
+    pub fn sealer_mut(&mut self) -> Option<&mut Sealer> {
+        self.sealer.as_mut()
+    }
+
+    /// The next transport-wide sequence number.
+    #[inline]
+    pub fn next_transport_seq(&mut self) -> u16 {
+        let seq = self.transport_seq;
+        self.transport_seq = seq.wrapping_add(1);
+        seq
+    }
+
+    /// A pull on this SSRC stopped here.
+    pub fn retire(&mut self, ssrc: u32, numbering: Numbering) {
+        self.numbering.retain(|(other, _)| *other != ssrc);
+        self.numbering.push((ssrc, numbering));
+    }
+
+    pub fn numbering(&self, ssrc: u32) -> Option<Numbering> {
+        self.numbering.iter().find(|(other, _)| *other == ssrc).map(|(_, numbering)| *numbering)
+    }
+
+    /// Forgets the SSRCs that no m-line sends on any more, and so none will again: new ones
+    /// are drawn for new m-lines.
+    pub fn keep_numbering_of(&mut self, lines: &[Line]) {
+        let sends = |ssrc: u32| {
+            lines.iter().any(|line| line.sending.as_ref().is_some_and(|s| s.ssrc == ssrc))
+        };
+        self.numbering.retain(|(ssrc, _)| sends(*ssrc));
+    }
+
+    /// Asks for the key to be in the cache soon.
+    #[inline]
+    pub fn prefetch(&self) {
+        if let Some(sealer) = &self.sealer {
+            sealer.prefetch();
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What comes in on a session: SRTP opened, streams told apart, losses noticed.
+//!
+//! Invariants: nothing changes before a packet is authenticated, so a spoofed one can neither
+//! bind an SSRC nor move a window; streams are bounded.
+
+use std::time::Instant;
+
+use super::sdp::Receiving;
+use crate::limits::STREAMS_PER_SESSION;
+use crate::media::codec::keyframe::starts_keyframe;
+use crate::media::format::{Codec, Extension, ExtensionIds};
+use crate::media::receive::clock::SenderClock;
+use crate::media::receive::nack::NackGenerator;
+use crate::media::receive::report::ReceptionStats;
+use crate::media::receive::twcc::TwccRecorder;
+use crate::media::replay::ReplayWindow;
+use crate::media::rtp::{RtpHeader, sdes_text, transport_seq, unpad};
+use crate::media::srtp::{Opener, RtcpFault};
+use crate::switch::feed::FeedKey;
+use crate::switch::packet::PacketHead;
+
+/// An m-line that receives.
+#[derive(Debug)]
+pub struct Inlet {
+    pub mid: String,
+    /// The track its packets belong to; none before it is named, or after it was closed.
+    pub feed: Option<FeedKey>,
+    codecs: Vec<Codec>,
+    /// (payload type, index of its codec, whether it repairs that codec).
+    payload_types: Vec<(u8, u8, bool)>,
+    extensions: ExtensionIds,
+    rids: Vec<String>,
+    ssrcs: Vec<(u32, Option<u32>)>,
+    wants_nack: bool,
+    pub wants_pli: bool,
+}
+
+impl Inlet {
+    pub fn new(mid: &str, receiving: &Receiving) -> Self {
+        let mut payload_types = Vec::new();
+        for (index, codec) in receiving.codecs.iter().enumerate() {
+            payload_types.push((codec.pt, index as u8, false));
+            payload_types.extend(codec.rtx_pt.map(|pt| (pt, index as u8, true)));
+        }
+        Self {
+            mid: mid.to_owned(),
+            feed: None,
+            codecs: receiving.codecs.iter().map(|codec| codec.codec).collect(),
+            payload_types,
+            extensions: receiving.extensions,
+            rids: receiving.rids.clone(),
+            ssrcs: receiving.ssrcs.clone(),
+            wants_nack: receiving.codecs.iter().any(|codec| codec.feedback.nack),
+            wants_pli: receiving.codecs.iter().any(|codec| codec.feedback.pli),
+        }
+    }
+
+    fn payload_type(&self, pt: u8) -> Option<(u8, bool)> {
+        let found = self.payload_types.iter().find(|(other, _, _)| *other == pt);
+        found.map(|&(_, codec, repairs)| (codec, repairs))
+    }
+
+    /// The data of a header extension, by its meaning on this line.
+    fn element<'a>(&self, header: &RtpHeader<'a>, extension: Extension) -> Option<&'a [u8]> {
+        let id = self.extensions.get(extension)?;
+        header.elements().find(|(other, _)| *other == id).map(|(_, data)| data)
+    }
+
+    fn layer(&self, rid: &str) -> Option<u8> {
+        self.rids.iter().position(|other| other == rid).map(|layer| layer as u8)
+    }
+}
+
+/// One received SSRC.
+#[derive(Debug)]
+pub struct Stream {
+    pub ssrc: u32,
+    pub mid: String,
+    pub layer: u8,
+    /// It carries repairs of this source; else its own packets.
+    pub repairs: bool,
+    /// Numbers the SSRC for the packets' `source`.
+    pub source: u32,
+    window: ReplayWindow,
+    pub stats: ReceptionStats,
+    pub nack: Option<NackGenerator>,
+    pub clock: SenderClock,
+}
+
+/// An authenticated packet of media, in the caller's buffer.
+#[derive(Debug)]
+pub struct Received {
+    pub feed: Option<FeedKey>,
+    pub head: PacketHead,
+    /// The payload, as a part of the buffer that was lent.
+    pub payload: std::ops::Range<usize>,
+    pub extensions: ExtensionIds,
+    /// A new SSRC began.
+    pub new_source: bool,
+}
+
+/// Why a packet was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No key yet.
+    Early,
+    Malformed,
+    Replayed,
+    Unauthentic,
+    /// No m-line receives it, or its payload type.
+    Unwanted,
+    /// The session has too many SSRCs.
+    TooManyStreams,
+}
+
+#[derive(Debug)]
+pub struct Ingress {
+    opener: Option<Opener>,
+    inlets: Vec<Inlet>,
+    pub streams: Vec<Stream>,
+    pub twcc: Option<TwccRecorder>,
+    /// The SSRC our reports to the client come from.
+    pub reporter: u32,
+    /// Where the next lookup starts: packets of a stream come in rows.
+    hint: usize,
+}
+
+impl Ingress {
+    pub fn new(reporter: u32) -> Self {
+        let streams = Vec::new();
+        Self { opener: None, inlets: Vec::new(), streams, twcc: None, reporter: reporter.max(1), hint: 0 }
+    }
+
+    pub fn key(&mut self, opener: Opener) {
+        self.opener = Some(opener);
+    }
+
+    pub fn is_keyed(&self) -> bool {
+        self.opener.is_some()
+    }
+
+    /// An m-line receives on these terms now.
+    pub fn set_inlet(&mut self, mut inlet: Inlet) {
+        match self.inlets.iter_mut().find(|other| other.mid == inlet.mid) {
+            Some(old) => {
+                inlet.feed = old.feed;
+                *old = inlet;
+            }
+            None => self.inlets.push(inlet),
+        }
+    }
+
+    pub fn remove_inlet(&mut self, mid: &str) {
+        self.inlets.retain(|inlet| inlet.mid != mid);
+        self.streams.retain(|stream| stream.mid != mid);
+    }
+
+    /// Packets of this m-line belong to this track.
+    pub fn bind(&mut self, mid: &str, feed: FeedKey) {
+        if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.mid == mid) {
+            inlet.feed = Some(feed);
+        }
+    }
+
+    pub fn unbind(&mut self, mid: &str) {
+        if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.mid == mid) {
+            inlet.feed = None;
+        }
+    }
+
+    pub fn inlet_of(&self, feed: FeedKey) -> Option<&Inlet> {
+        self.inlets.iter().find(|inlet| inlet.feed == Some(feed))
+    }
+
+    /// The stream whose own packets are this layer of an m-line, newest first.
+    pub fn stream_of(&self, mid: &str, layer: u8) -> Option<&Stream> {
+        let matches = |s: &&Stream| s.mid == mid && s.layer == layer && !s.repairs;
+        self.streams.iter().rev().find(matches)
+    }
+
+    /// Opens an RTCP compound.
+    pub fn open_rtcp(&mut self, packet: &[u8], out: &mut [u8]) -> Result<usize, RtcpFault> {
+        self.opener.as_mut().ok_or(RtcpFault::Unauthentic)?.open_rtcp(packet, out)
+    }
+
+    /// Takes an RTP packet: authenticates it and opens its payload into `out`. `Ok(None)`: it
+    /// was fine, and carried nothing to forward.
+    pub fn receive(
+        &mut self,
+        packet: &[u8],
+        out: &mut [u8],
+        next_source: &mut u32,
+        now: Instant,
+    ) -> Result<Option<Received>, Fault> {
+        let opener = self.opener.as_ref().ok_or(Fault::Early)?;
+        let header = RtpHeader::parse(packet).map_err(|_| Fault::Malformed)?;
+        let known = self.find(header.ssrc);
+        let index = match known {
+            Some(at) => self.streams[at].window.estimate(header.seq),
+            None => u64::from(header.seq),
+        };
+        if known.is_some_and(|at| !self.streams[at].window.is_new(index)) {
+            return Err(Fault::Replayed);
+        }
+        let len = opener
+            .open_rtp(packet, header.header_len, header.ssrc, index, out)
+            .map_err(|_| Fault::Unauthentic)?;
+        // Authentic from here on.
+        let (at, new_source) = match known {
+            Some(at) => (at, false),
+            None => (self.add_stream(&header, next_source, now)?, true),
+        };
+        self.streams[at].window.commit(index);
+        let len = if header.has_padding {
+            unpad(&out[..len]).map_err(|_| Fault::Malformed)?.len()
+        } else {
+            len
+        };
+        self.take(at, &header, index, &out[..len], new_source, now)
+    }
+
+    fn find(&mut self, ssrc: u32) -> Option<usize> {
+        if self.streams.get(self.hint).is_some_and(|stream| stream.ssrc == ssrc) {
+            return Some(self.hint);
+        }
+        self.hint = self.streams.iter().position(|stream| stream.ssrc == ssrc)?;
+        Some(self.hint)
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        header: &RtpHeader<'_>,
+        index: u64,
+        payload: &[u8],
+        new_source: bool,
+        now: Instant,
+    ) -> Result<Option<Received>, Fault> {
+        let stream = &mut self.streams[at];
+        let inlet = self.inlets.iter().find(|inlet| inlet.mid == stream.mid);
+        let inlet = inlet.ok_or(Fault::Unwanted)?;
+        if let Some(seq) = inlet.element(header, Extension::TransportCc).and_then(transport_seq) {
+            self.twcc.get_or_insert_with(|| TwccRecorder::new(now)).on_packet(seq, now);
+        }
+        stream.stats.on_packet(index, header.timestamp, now);
+        let (codec, repairs) = inlet.payload_type(header.payload_type).ok_or(Fault::Unwanted)?;
+        let (at, seq, range) = match (repairs, stream.repairs) {
+            (true, _) => match repaired(&mut self.streams, at, payload) {
+                Some(repaired) => repaired,
+                None => return Ok(None),
+            },
+            // Padding under the media's payload type, sent to probe for bandwidth.
+            (false, true) => return Ok(None),
+            (false, false) => (at, index, 0..payload.len()),
+        };
+        let stream = &mut self.streams[at];
+        let kind = inlet.codecs.get(usize::from(codec)).copied().ok_or(Fault::Unwanted)?;
+        let keyframe = starts_keyframe(kind, &payload[range.clone()]);
+        if let Some(nack) = &mut stream.nack {
+            nack.on_packet(seq, now);
+            if keyframe {
+                nack.on_keyframe(seq);
+            }
+        }
+        let head = PacketHead {
+            layer: stream.layer,
+            codec,
+            marker: header.marker,
+            keyframe,
+            source: stream.source,
+            seq,
+            timestamp: header.timestamp,
+        };
+        let (feed, extensions) = (inlet.feed, inlet.extensions);
+        Ok(Some(Received { feed, head, payload: range, extensions, new_source }))
+    }
+
+    /// Finds out what a new SSRC is, from what its first authentic packet says (RFC 8843 §9.2):
+    /// its MID and RID, the client's description, or at last its payload type.
+    fn add_stream(
+        &mut self,
+        header: &RtpHeader<'_>,
+        next_source: &mut u32,
+        now: Instant,
+    ) -> Result<usize, Fault> {
+        if self.streams.len() >= STREAMS_PER_SESSION {
+            return Err(Fault::TooManyStreams);
+        }
+        let text = |extension| {
+            let mut found = self.inlets.iter().filter_map(|i| i.element(header, extension));
+            found.next().and_then(sdes_text)
+        };
+        let mid = text(Extension::Mid);
+        let told = |inlet: &&Inlet| {
+            inlet.ssrcs.iter().any(|&(ssrc, rtx)| ssrc == header.ssrc || rtx == Some(header.ssrc))
+        };
+        let carries = |inlet: &&Inlet| inlet.payload_type(header.payload_type).is_some();
+        let inlet = match mid {
+            Some(mid) => self.inlets.iter().find(|inlet| inlet.mid == mid),
+            None => self.inlets.iter().find(told).or_else(|| {
+                let mut carrying = self.inlets.iter().filter(carries);
+                carrying.next().filter(|_| carrying.next().is_none())
+            }),
+        };
+        let inlet = inlet.ok_or(Fault::Unwanted)?;
+        let (codec, rtx_type) = inlet.payload_type(header.payload_type).ok_or(Fault::Unwanted)?;
+        let (rid, repaired_rid) = (text(Extension::Rid), text(Extension::RepairedRid));
+        let told = inlet.ssrcs.iter().position(|&(ssrc, _)| ssrc == header.ssrc);
+        let told_rtx = inlet.ssrcs.iter().position(|&(_, rtx)| rtx == Some(header.ssrc));
+        let layer = match (rid.or(repaired_rid), told.or(told_rtx)) {
+            _ if inlet.rids.is_empty() => 0,
+            (Some(rid), _) => inlet.layer(rid).ok_or(Fault::Unwanted)?,
+            (None, Some(at)) if at < inlet.rids.len() => at as u8,
+            (None, _) => return Err(Fault::Unwanted),
+        };
+        let repairs = rtx_type || repaired_rid.is_some() || told_rtx.is_some();
+        let rate = inlet.codecs.get(usize::from(codec)).map_or(90_000, |codec| codec.clock_rate());
+        let source = *next_source;
+        *next_source = next_source.wrapping_add(1).max(1);
+        let stream = Stream {
+            ssrc: header.ssrc,
+            mid: inlet.mid.clone(),
+            layer,
+            repairs,
+            source,
+            window: ReplayWindow::new(),
+            stats: ReceptionStats::new(rate),
+            nack: (inlet.wants_nack && !repairs).then(NackGenerator::default),
+            clock: SenderClock::new(rate),
+        };
+        self.streams.push(stream);
+        Ok(self.streams.len() - 1)
+    }
+}
+
+/// The packet that an RTX packet on stream `at` repairs: its stream, sequence number, and
+/// where its payload lies. `None` for padding, and for what has arrived meanwhile.
+fn repaired(
+    streams: &mut [Stream],
+    at: usize,
+    payload: &[u8],
+) -> Option<(usize, u64, std::ops::Range<usize>)> {
+    // RFC 4588 §4: the original sequence number comes first.
+    let seq = u16::from_be_bytes(*payload.first_chunk()?);
+    let (mid, layer) = (&streams[at].mid, streams[at].layer);
+    let original =
+        streams.iter().rposition(|s| s.layer == layer && !s.repairs && s.mid == *mid)?;
+    let window = &mut streams[original].window;
+    let index = window.estimate(seq);
+    if !window.is_new(index) {
+        return None;
+    }
+    window.commit(index);
+    Some((original, index, 2..payload.len()))
+}
