@@ -100,7 +100,7 @@ impl<'a> RtpHeader<'a> {
 
     /// The header extension elements, as (id, data).
     #[inline]
-    pub fn elements(&self) -> Elements<'a> {
+    pub fn elements(self) -> Elements<'a> {
         Elements { form: self.form, rest: self.elements }
     }
 }
@@ -440,7 +440,7 @@ mod tests {
                 elements.iter().map(|(id, data)| (*id, &data[..])).collect();
             let mut out = vec![0xEE; header_len_max(&elements) + 5];
             let len = HeaderWriter::new(&mut out).write(&fixed, &elements);
-            prop_assert!(len <= header_len_max(&elements) && len % 4 == 0);
+            prop_assert!(len <= header_len_max(&elements) && len.is_multiple_of(4));
             let header = RtpHeader::parse(&out).unwrap();
             prop_assert_eq!(header.header_len, len);
             prop_assert_eq!((header.marker, header.has_padding), (marker, has_padding));
