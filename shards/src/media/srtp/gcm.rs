@@ -6,7 +6,8 @@
 //!
 //! Invariants: every pointer handed to C comes from a slice whose length is passed along.
 //!
-//! Not here: which index a packet gets, replay. This is the only `unsafe` under `media`.
+//! Not here: which index a packet gets, replay. Apart from the prefetch hint in `seal`, all
+//! `unsafe` under `media` is in this file.
 
 use super::keys::SessionKeys;
 use super::open::Unauthentic;
