@@ -18,7 +18,7 @@ use std::ptr;
 
 /// One session key with its salt. The salt comes first so that building the nonce and
 /// entering the context are one forward walk.
-#[repr(C, align(64))]
+#[repr(C)]
 pub(super) struct Gcm {
     /// The 96-bit salt, as the low bits of a big-endian number.
     salt: u128,

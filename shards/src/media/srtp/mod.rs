@@ -9,7 +9,8 @@
 //!   and, under GCM, the authentication key. RTP indexes are the caller's, who must never
 //!   repeat one; SRTCP indexes are the [`Sealer`]'s own and run out rather than wrap.
 //! - Nothing that failed authentication is written where a caller could take it for plaintext.
-//! - Keys are wiped when their owner is dropped and are never shown by `Debug`.
+//! - Keys are never shown by `Debug`. Master keys, session keys and GCM schedules are wiped
+//!   when their owner is dropped; what `cm` expands is not, for want of support in its crates.
 //!
 //! Not here: RTP index estimation and the RTP replay window (`media::replay`), MKI, key
 //! derivation rates other than 0, unencrypted SRTCP, header extension encryption: none of

@@ -16,8 +16,9 @@ use std::fmt;
 /// a counter of its own that only goes up, and a packet sent again goes out under a new index
 /// (RTX, RFC 4588), never under the old one.
 ///
-/// The RTP key comes first and is all that [`seal_rtp`](Self::seal_rtp) touches.
-#[repr(C)]
+/// The RTP key comes first, from the start of a cache line on, and is all that
+/// [`seal_rtp`](Self::seal_rtp) touches.
+#[repr(C, align(64))]
 pub struct Sealer {
     rtp: Cipher,
     rtp_overhead: usize,
@@ -141,7 +142,6 @@ impl fmt::Debug for Sealer {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
 
-const _: () = assert!(size_of::<Cipher>() <= 704, "the hot key of a session has grown");
+const _: () = assert!(size_of::<Cipher>() <= 10 * CACHE_LINE, "the hot key of a session has grown");
