@@ -8,7 +8,16 @@
 //! str0m), `engine` (joins them, one turn at a time), `mesh` (shard to shard), `io` (the kernel).
 
 pub mod command;
+pub mod engine;
 pub mod ids;
 pub mod io;
+pub mod limits;
+pub mod mail;
 pub mod media;
+pub mod meters;
+pub mod outbox;
 pub mod session;
+pub mod slots;
+pub mod switch;
+#[cfg(test)]
+mod testing;

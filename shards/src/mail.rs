@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::command::{Answer, Command};
 use crate::ids::ShardId;
-use crate::switch::feed::{Clock, FeedKey, TrackKey, TrackMeta};
+use crate::media::receive::clock::SenderClock;
+use crate::switch::feed::{FeedKey, TrackKey, TrackMeta};
 use crate::switch::packet::Batch;
 
 /// A request in flight: which shard's API asked, and its number there.
@@ -35,7 +36,7 @@ pub enum Mail {
     /// Packets of the track.
     Media { mirror: FeedKey, batch: Arc<Batch> },
     /// The publisher's clock on one layer.
-    Clock { mirror: FeedKey, layer: u8, clock: Clock },
+    Clock { mirror: FeedKey, layer: u8, clock: SenderClock },
     /// Somebody needs a keyframe of this layer.
     Keyframe { feed: FeedKey, layer: u8 },
     /// A datagram that reached the sender although its session lives at the receiver.

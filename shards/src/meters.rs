@@ -13,6 +13,7 @@ pub struct Meters {
     /// Copies of packets sent to subscribers, resends apart.
     pub packets_out: u64,
     pub resends: u64,
+    pub keyframes_asked: u64,
     pub nacks_answered_late: u64,
     pub strays_sent: u64,
     pub strays_received: u64,

@@ -47,7 +47,7 @@ impl Engine {
         while let Some((at, due)) = self.deadlines.pop(now) {
             match due {
                 Due::Session(key) => self.session_due(key, at, now),
-                Due::Keyframe(key) => self.ask_for_keyframes(key, now),
+                Due::Keyframe(key) => self.keyframes_due(key, now),
                 Due::Layers(key) => self.review_layers(key, now),
                 Due::Waiter(waiter) => self.woken.push(waiter),
             }

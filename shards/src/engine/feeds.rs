@@ -187,7 +187,7 @@ impl Engine {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         feed.watchers.push(watcher);
         let published = feed.stage.is_alive().then(|| feed.meta.clone()).flatten();
-        let clocks: Vec<_> = feed.layers.iter().map(|layer| layer.clock).collect();
+        let clocks: Vec<_> = feed.layers.iter().map(|layer| layer.clock.clone()).collect();
         let mirror = watcher.mirror;
         self.post(watcher.shard, Mail::Found { mirror, feed: key });
         if let Some(meta) = published {
@@ -210,28 +210,38 @@ impl Engine {
         }
     }
 
+    /// The throttle of a feed's keyframe requests is over: asks again for what is still
+    /// missing. Other shards ask for theirs by themselves.
+    pub(super) fn keyframes_due(&mut self, key: FeedKey, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        for pull in feed.pulls.iter().filter_map(|pull| self.pulls.get(*pull)) {
+            if pull.needs_keyframe()
+                && let Some(layer) = feed.layers.get_mut(usize::from(pull.layer))
+            {
+                layer.keyframe.want();
+            }
+        }
+        self.ask_for_keyframes(key, now);
+    }
+
     /// Asks the publisher for the keyframes that are wanted and may be asked for now.
-    pub(super) fn ask_for_keyframes(&mut self, key: FeedKey, now: Instant) {
+    fn ask_for_keyframes(&mut self, key: FeedKey, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         if !feed.stage.is_alive() {
             return;
         }
-        let (origin, session) = (feed.origin, feed.key.clone());
-        let mut asks = Vec::new();
-        let mut wanted = false;
-        for (at, layer) in feed.layers.iter_mut().enumerate() {
-            if layer.keyframe.ask(now) {
-                asks.push(at as u8);
-            }
-            wanted |= layer.keyframe.wanted;
+        let layers = feed.layers.iter_mut().enumerate();
+        let asks: Vec<u8> =
+            layers.filter_map(|(at, l)| l.keyframe.ask(now).then_some(at as u8)).collect();
+        if asks.is_empty() {
+            return;
         }
-        if wanted && !asks.is_empty() {
-            self.deadlines.push(now + KEYFRAME_INTERVAL, Due::Keyframe(key));
-        }
+        let (origin, track) = (feed.origin, feed.key.clone());
+        self.deadlines.push(now + KEYFRAME_INTERVAL, Due::Keyframe(key));
         for layer in asks {
             match origin {
                 Origin::Here => {
-                    if let Some(session) = self.find_session(session.app, session.session) {
+                    if let Some(session) = self.find_session(track.app, track.session) {
                         self.send_keyframe_request(session, key, layer);
                     }
                 }

@@ -68,7 +68,7 @@ impl Engine {
         };
         feed.origin = Origin::Shard { shard: from, feed: Some(theirs) };
         if feed.stage == Stage::Flowing {
-            self.ask_for_keyframes(mirror, now);
+            self.keyframes_due(mirror, now);
         }
     }
 }

@@ -83,6 +83,8 @@ pub struct Stream {
     pub source: u32,
     window: ReplayWindow,
     pub stats: ReceptionStats,
+    /// Packets came since the last report that had something to tell.
+    pub live: bool,
     pub nack: Option<NackGenerator>,
     pub clock: SenderClock,
 }
@@ -121,6 +123,8 @@ pub struct Ingress {
     pub twcc: Option<TwccRecorder>,
     /// The SSRC our reports to the client come from.
     pub reporter: u32,
+    /// Numbers our FIRs.
+    pub fir_seq: u8,
     /// Where the next lookup starts: packets of a stream come in rows.
     hint: usize,
 }
@@ -128,7 +132,7 @@ pub struct Ingress {
 impl Ingress {
     pub fn new(reporter: u32) -> Self {
         let streams = Vec::new();
-        Self { opener: None, inlets: Vec::new(), streams, twcc: None, reporter: reporter.max(1), hint: 0 }
+        Self { opener: None, inlets: Vec::new(), streams, twcc: None, reporter: reporter.max(1), fir_seq: 0, hint: 0 }
     }
 
     pub fn key(&mut self, opener: Opener) {
@@ -166,6 +170,11 @@ impl Ingress {
         if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.mid == mid) {
             inlet.feed = None;
         }
+    }
+
+    /// The track of an m-line.
+    pub fn feed_of(&self, mid: &str) -> Option<FeedKey> {
+        self.inlets.iter().find(|inlet| inlet.mid == mid)?.feed
     }
 
     pub fn inlet_of(&self, feed: FeedKey) -> Option<&Inlet> {
@@ -243,6 +252,7 @@ impl Ingress {
             self.twcc.get_or_insert_with(|| TwccRecorder::new(now)).on_packet(seq, now);
         }
         stream.stats.on_packet(index, header.timestamp, now);
+        stream.live = true;
         let (codec, repairs) = inlet.payload_type(header.payload_type).ok_or(Fault::Unwanted)?;
         let (at, seq, range) = match (repairs, stream.repairs) {
             (true, _) => match repaired(&mut self.streams, at, payload) {
@@ -325,6 +335,7 @@ impl Ingress {
             source,
             window: ReplayWindow::new(),
             stats: ReceptionStats::new(rate),
+            live: true,
             nack: (inlet.wants_nack && !repairs).then(NackGenerator::default),
             clock: SenderClock::new(rate),
         };

@@ -91,6 +91,8 @@ pub struct Session {
     pub heard_at: Option<Instant>,
     /// DTLS is done, and the client is heard.
     pub connected: bool,
+    /// When receiver and sender reports are due.
+    pub report_at: Option<Instant>,
     /// Requests that wait.
     pub waiters: Vec<Waiter>,
     /// Tracks that others asked for and this session does not publish yet.
@@ -116,6 +118,7 @@ impl Session {
             asked_at: now,
             heard_at: None,
             connected: false,
+            report_at: None,
             waiters: Vec::new(),
             sought: Vec::new(),
             due: None,

@@ -13,6 +13,7 @@ use super::pull::Pull;
 use crate::command::MediaKind;
 use crate::ids::{AppId, SessionId, ShardId};
 use crate::media::format::Codec;
+use crate::media::receive::clock::SenderClock;
 use crate::slots::Key;
 
 pub type FeedKey = Key<Feed>;
@@ -187,7 +188,7 @@ pub struct Layer {
     pub rate: u64,
     window: Option<(Instant, u64)>,
     /// The publisher's clock, from its last sender report.
-    pub clock: Option<Clock>,
+    pub clock: Option<SenderClock>,
     pub keyframe: KeyframeAsk,
 }
 
@@ -217,25 +218,6 @@ impl Layer {
     }
 }
 
-/// A point on a publisher's clock: the pair of its last sender report, and when it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clock {
-    /// 64-bit NTP time.
-    pub ntp: u64,
-    pub rtp: u32,
-    pub at: Instant,
-}
-
-impl Clock {
-    /// The pair at `now`, for a stream of `rate` timestamp units per second.
-    pub fn at(&self, now: Instant, rate: u32) -> (u64, u32) {
-        let elapsed = now.saturating_duration_since(self.at);
-        let ntp = (elapsed.as_nanos() << 32) / 1_000_000_000;
-        let rtp = elapsed.as_micros() * u128::from(rate) / 1_000_000;
-        (self.ntp.wrapping_add(ntp as u64), self.rtp.wrapping_add(rtp as u32))
-    }
-}
-
 /// Requests for a keyframe of one layer: coalesced, throttled, repeated until one comes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KeyframeAsk {
@@ -254,17 +236,12 @@ impl KeyframeAsk {
 
     /// Whether to ask the publisher now; notes that it was asked.
     pub fn ask(&mut self, now: Instant) -> bool {
-        let due = self.due().is_some_and(|at| at.is_none_or(|at| at <= now));
-        if due {
-            self.asked_at = Some(now);
+        let throttled = self.asked_at.is_some_and(|at| now < at + KEYFRAME_INTERVAL);
+        if !self.wanted || throttled {
+            return false;
         }
-        due
-    }
-
-    /// When to ask: `None` not at all, `Some(None)` at once.
-    #[expect(clippy::option_option, reason = "no, at once, and later are three answers")]
-    pub fn due(&self) -> Option<Option<Instant>> {
-        self.wanted.then(|| self.asked_at.map(|at| at + KEYFRAME_INTERVAL))
+        *self = Self { wanted: false, asked_at: Some(now) };
+        true
     }
 }
 
@@ -280,20 +257,12 @@ mod tests {
         assert!(!ask.ask(start), "nobody wants one");
         ask.want();
         assert!(ask.ask(start));
+        assert!(!ask.ask(start + KEYFRAME_INTERVAL * 2), "asked once for one wish");
         ask.want();
-        assert!(!ask.ask(start + KEYFRAME_INTERVAL / 2), "throttled");
-        assert!(ask.ask(start + KEYFRAME_INTERVAL), "repeated while none came");
-        ask.wanted = false;
-        assert!(!ask.ask(start + KEYFRAME_INTERVAL * 9));
-    }
-
-    #[test]
-    fn a_publishers_clock_runs_on_between_reports() {
-        let start = start();
-        let clock = Clock { ntp: 5 << 32, rtp: u32::MAX - 8999, at: start };
-        let (ntp, rtp) = clock.at(start + Duration::from_millis(1500), 90_000);
-        assert_eq!(ntp, (6 << 32) + (1 << 31));
-        assert_eq!(rtp, 135_000 - 9000);
+        assert!(ask.ask(start + KEYFRAME_INTERVAL * 3));
+        ask.want();
+        assert!(!ask.ask(start + KEYFRAME_INTERVAL * 7 / 2), "throttled");
+        assert!(ask.ask(start + KEYFRAME_INTERVAL * 4), "and not forgotten");
     }
 
     #[test]

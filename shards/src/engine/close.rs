@@ -1,0 +1,85 @@
+//! `tracks/close`: by the list of mids, whatever the SDP says of them.
+
+use std::time::Instant;
+
+use super::{Engine, SessionKey};
+use crate::command::{CloseRequest, ItemError, Refusal, TrackResult, TracksReply};
+use crate::session::sdp::Role;
+use crate::session::{PulledState, Session};
+use crate::switch::feed::{FeedKey, PullKey};
+
+impl Engine {
+    pub(super) fn close_tracks(
+        &mut self,
+        key: SessionKey,
+        request: &CloseRequest,
+        now: Instant,
+    ) -> Result<TracksReply, Refusal> {
+        if let Some(at) = request.mids.iter().position(String::is_empty) {
+            return Err(Refusal::InvalidParams(format!("tracks[{at}]: Missing mid in track")));
+        }
+        // Twice in one request is closed once: the second time it is closed already.
+        let session = self.sessions.get(key).ok_or(Refusal::Internal)?;
+        let mids = &request.mids;
+        let is_open = |(at, mid): (usize, &String)| {
+            session.is_open(mid) && !mids[..at].contains(mid)
+        };
+        let open: Vec<bool> = mids.iter().enumerate().map(is_open).collect();
+        let description = match (&request.offer, request.force) {
+            (_, true) => None,
+            (Some(offer), false) => {
+                Some(self.accept_offer(key, offer, |(_, read)| {
+                    let offered = mids.iter().filter(|mid| read.line(mid).is_some());
+                    Ok(offered.map(|mid| (mid.clone(), Role::Close)).collect())
+                }, now)?)
+            }
+            (None, false) => {
+                let text = "sessionDescription: an offer is expected unless force is true";
+                return Err(Refusal::InvalidParams(text.into()));
+            }
+        };
+        for mid in &request.mids {
+            self.close_mid(key, mid);
+        }
+        let tracks = request.mids.iter().zip(open).map(|(mid, open)| TrackResult {
+            mid: mid.clone(),
+            error: (!open).then_some(ItemError::AlreadyClosed),
+            ..TrackResult::default()
+        });
+        let tracks = tracks.collect();
+        Ok(TracksReply { requires_immediate_renegotiation: false, description, tracks })
+    }
+
+    /// Ends what goes over one transceiver, in both directions.
+    fn close_mid(&mut self, key: SessionKey, mid: &str) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (feeds, pulls) = session.close(mid);
+        for feed in feeds {
+            self.unpublish(key, feed);
+        }
+        for pull in pulls {
+            self.remove_pull(pull);
+        }
+    }
+}
+
+impl Session {
+    fn is_open(&self, mid: &str) -> bool {
+        self.published.iter().any(|p| p.mid == mid && p.is_active())
+            || self.pulled.iter().any(|p| p.mid == mid && p.pull().is_some())
+    }
+
+    /// Marks what goes over a transceiver as closed; returns the tracks and the pulls.
+    fn close(&mut self, mid: &str) -> (Vec<FeedKey>, Vec<PullKey>) {
+        let published = self.published.iter().filter(|p| p.mid == mid);
+        let feeds = published.filter_map(|p| p.feed).collect();
+        let mut pulls = Vec::new();
+        for pulled in self.pulled.iter_mut().filter(|p| p.mid == mid) {
+            if let Some(pull) = pulled.pull() {
+                pulls.push(pull);
+                pulled.state = PulledState::Closed;
+            }
+        }
+        (feeds, pulls)
+    }
+}
