@@ -11,4 +11,5 @@ pub mod command;
 pub mod ids;
 pub mod io;
 pub mod media;
+pub mod outbox;
 pub mod session;
