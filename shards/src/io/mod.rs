@@ -1,1 +1,3 @@
 //! The rim: everything that touches the kernel.
+
+pub mod clock;
