@@ -4,7 +4,7 @@
 //! Two implementations stand behind it: `ring` (an io_uring of its own) and `mmsg`
 //! (recvmmsg and sendmmsg), which share `dispatch` (what becomes of a failed send),
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
-//! `bell` wakes a shard
+//! `steer` tells the kernel which shard's socket a datagram belongs to, `bell` wakes a shard
 //! from another thread, `watch` is how both wait inside glommio, `clock` reads the time.
 //!
 //! Invariants: the only unsafe code of this crate besides the sealing call is here.
@@ -15,6 +15,7 @@ pub mod bell;
 pub mod clock;
 pub mod port;
 pub mod socket;
+pub mod steer;
 
 mod arrivals;
 mod cmsg;

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
@@ -52,6 +52,7 @@ const HEADER_BYTES: usize = 16;
 pub(super) struct RingPort {
     ring: Ring,
     sockets: Sockets,
+    bound: [SocketAddr; 2],
     dispatch: Dispatch,
     partial: Option<(u16, Message)>,
     watch: Option<Watch>,
@@ -63,6 +64,8 @@ impl RingPort {
         match Ring::open(&sockets) {
             Ok(ring) => Ok(Self {
                 ring,
+                // A missing socket receives nothing, so its address does not matter.
+                bound: sockets.locals().map(|local| local.unwrap_or(NOWHERE)),
                 sockets,
                 dispatch: Dispatch::new(),
                 partial: None,
@@ -73,17 +76,13 @@ impl RingPort {
         }
     }
 
-    fn bound(&self, family: usize) -> SocketAddr {
-        self.sockets.locals()[family].unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
-    }
-
     /// The next message to deliver, begun or new. `None`: nothing more has arrived.
     fn next_message(&mut self) -> Option<(u16, Message)> {
         if self.partial.is_some() {
             return self.partial.take();
         }
         while let Some(filled) = self.ring.next_filled() {
-            let bound = self.bound(filled.family);
+            let bound = self.bound[filled.family];
             let buffer = &self.ring.buffers.get(filled.buffer)[..filled.len];
             if let Some(message) = read(buffer, bound, &mut self.counters) {
                 return Some((filled.buffer, message));
@@ -267,13 +266,10 @@ impl Ring {
             }
             let family = (tag & 1) as usize;
             self.armed[family] = cqueue::more(completion.flags());
-            match cqueue::buffer_select(completion.flags()) {
-                Some(buffer) => {
-                    let len = usize::try_from(result).unwrap_or(0);
-                    self.arrived.push_back(Filled { family, buffer, len });
-                }
-                // Out of buffers, or an earlier send's error: nothing but to begin again.
-                None => {}
+            // Without a buffer: out of buffers, or an earlier send's error. Begin again.
+            if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
+                let len = usize::try_from(result).unwrap_or(0);
+                self.arrived.push_back(Filled { family, buffer, len });
             }
         }
         sends
@@ -398,6 +394,8 @@ const PAYLOAD_AT: usize = HEADER_BYTES + NAME_BYTES + CONTROL_IN_BYTES;
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
 }
+
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// `IORING_ENTER_GETEVENTS`, which the crate keeps to itself.
 const GETEVENTS: u32 = 1;
