@@ -3,16 +3,17 @@
 
 use std::time::Instant;
 
-use super::lines::matching;
+use super::lines::media_kind;
 use super::pull::Item;
 use super::{Engine, SessionKey};
 use crate::command::{Description, ItemError, MediaKind, Refusal, TrackResult, TracksReply};
 use crate::limits::PULLS_PER_SHARD;
-use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want};
+use crate::media::format::{Codec, CodecSpec};
+use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want, find};
 use crate::session::{Pulled, PulledState, Session};
-use crate::switch::feed::{FeedKey, PullKey, TrackMeta};
+use crate::switch::feed::{FeedKey, PullKey, TrackKey, TrackMeta};
 use crate::switch::pull::{CODECS_PER_TRACK, Numbering, Outgoing, Outlet, Pull, RedOutlet};
-use crate::media::format::Codec;
+
 
 impl Engine {
     /// Case E: the client offers to receive; each track takes one of its m-lines.
@@ -102,7 +103,7 @@ impl Engine {
             Some(name) => session.mid_of(name).ok_or(ItemError::BadTransceiver(mid.into()))?,
         };
         let line = session.negotiator.line(&mid);
-        if line.is_none_or(|line| line.send.is_none()) {
+        if line.is_none_or(|line| line.sending.is_none()) {
             return Err(ItemError::BadTransceiver(mid));
         }
         let Ok((track, feed)) = &item.target else { return Err(ItemError::NotFoundTrack) };
@@ -199,7 +200,7 @@ impl Engine {
         &mut self,
         key: SessionKey,
         mid: &str,
-        track: &crate::switch::feed::TrackKey,
+        track: &TrackKey,
         feed: FeedKey,
         now: Instant,
     ) -> Result<(), ItemError> {
@@ -253,17 +254,17 @@ fn choose_line(
             && !session.pulled.iter().any(|p| p.mid == mid && p.pull().is_some())
     };
     let line = match item.object.mid.as_deref() {
-        Some(mid) => offer.line(mid).filter(|line| free(line.mid())),
-        None => offer.lines().find(|line| {
-            line.kind().media() == Some(meta.kind) && line.client_receives() && free(line.mid())
+        Some(mid) => offer.line(mid).filter(|line| free(&line.mid)),
+        None => offer.lines().iter().find(|line| {
+            media_kind(line.kind) == Some(meta.kind) && line.direction.receives() && free(&line.mid)
         }),
     };
     let named = || item.object.mid.clone().unwrap_or_else(|| "any".into());
     let line = line.ok_or_else(|| ItemError::BadTransceiver(named()))?;
-    if !meta.codecs.iter().any(|codec| matching(line.client_codecs(), codec).is_some()) {
+    if !meta.codecs.iter().any(|codec| find(&line.codecs, codec).is_some()) {
         return Err(mismatch(meta));
     }
-    Ok((line.mid().to_owned(), line.client_sends()))
+    Ok((line.mid.clone(), line.direction.sends()))
 }
 
 fn mismatch(meta: &TrackMeta) -> ItemError {
@@ -272,24 +273,24 @@ fn mismatch(meta: &TrackMeta) -> ItemError {
 
 /// How a track leaves by an m-line; `None` when the client has none of its codecs.
 fn outgoing(session: &Session, mid: &str, meta: &TrackMeta) -> Option<Outgoing> {
-    let send = session.negotiator.line(mid)?.send.as_ref()?;
+    let sending = session.negotiator.line(mid)?.sending.as_ref()?;
     let mut out = Outgoing {
-        ssrc: send.ssrc,
-        rtx_ssrc: send.rtx_ssrc,
+        ssrc: sending.ssrc,
+        rtx_ssrc: sending.rtx_ssrc,
         mid: mid.to_owned(),
-        extensions: send.extensions,
-        allow_mixed: send.allow_mixed,
+        extensions: sending.extensions,
+        allow_mixed: sending.allow_mixed,
         outlets: [Outlet::default(); CODECS_PER_TRACK],
         codecs: [None; CODECS_PER_TRACK],
     };
-    let opus = |codecs: &[crate::switch::feed::TrackCodec]| {
+    let opus = |codecs: &[CodecSpec]| {
         codecs.iter().position(|codec| codec.codec == Codec::Opus)
     };
     let publisher_opus = opus(&meta.codecs).map(|at| at as u8);
-    let subscriber_opus = send.codecs.iter().find(|codec| codec.codec == Codec::Opus);
+    let subscriber_opus = sending.codecs.iter().find(|codec| codec.codec == Codec::Opus);
     for (at, codec) in meta.codecs.iter().take(CODECS_PER_TRACK).enumerate() {
         out.codecs[at] = Some(codec.codec);
-        let matched = matching(&send.codecs, codec);
+        let matched = find(&sending.codecs, codec);
         out.outlets[at] = match (codec.codec, matched, subscriber_opus, publisher_opus) {
             (Codec::Red, Some(red), Some(opus), Some(_)) => Outlet {
                 pt: red.pt,

@@ -22,7 +22,7 @@ use crate::session::ingress::Ingress;
 use crate::switch::feed::{FeedKey, PullKey};
 
 /// How often reports go out, both ways. Browsers send theirs every second too.
-const REPORTS: Duration = Duration::from_secs(1);
+pub(super) const REPORTS: Duration = Duration::from_secs(1);
 
 /// Room for one plain compound, below what any network carries after sealing.
 const COMPOUND_LEN: usize = 1100;

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::{Engine, SessionKey};
-use crate::command::{Description, Refusal, SdpKind};
+use crate::command::{Description, MediaKind, Refusal, SdpKind};
 use crate::session::ingress::Inlet;
 use crate::session::sdp::{
-    LineKind, LocalTransport, NegotiatedCodec, PreferredCodec, RemoteOffer, RemoteTransport, Role,
-    SdpError, SendSpec, Signaling, Want,
+    LineKind, LocalTransport, RejectedBecause, RemoteOffer, RemoteTransport, Role, SdpError,
+    SendSpec, Signaling, Want,
 };
 use crate::session::ufrag::Credentials;
 use crate::session::{PulledState, Session};
@@ -33,7 +33,7 @@ impl Engine {
         }
         let read = session.negotiator.read_offer(&offer.sdp).map_err(refusal)?;
         let roles = roles((session, &read))?;
-        let restart = read.ice_restart().then(|| self.fresh_credentials(key));
+        let restart = read.transport().ice_restart.then(|| self.fresh_credentials(key));
         self.ensure_transport(key, now)?;
         let candidates = self.config.candidates.clone();
         let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
@@ -82,7 +82,7 @@ impl Engine {
         let (remote, rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
         for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
             if let Some(line) = rejected.iter().find(|line| line.mid == pulled.mid) {
-                pulled.state = PulledState::Refused(line.reason.clone());
+                pulled.state = PulledState::Refused(reason(line.because));
             }
         }
         let offered = std::mem::take(&mut session.offered);
@@ -121,8 +121,8 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut silent: Vec<FeedKey> = Vec::new();
         for line in session.negotiator.lines() {
-            match &line.receive {
-                Some(receive) => session.ingress.set_inlet(Inlet::new(&line.mid, receive)),
+            match &line.receiving {
+                Some(receiving) => session.ingress.set_inlet(Inlet::new(&line.mid, receiving)),
                 None => {
                     session.ingress.remove_inlet(&line.mid);
                     let on_line = |p: &&crate::session::Published| p.mid == line.mid;
@@ -134,7 +134,7 @@ impl Engine {
         let mut stopped = Vec::new();
         let mut starting = Vec::new();
         for (at, pulled) in session.pulled.iter_mut().enumerate() {
-            let sends = negotiator.line(&pulled.mid).is_some_and(|line| line.send.is_some());
+            let sends = negotiator.line(&pulled.mid).is_some_and(|line| line.sending.is_some());
             match pulled.state {
                 PulledState::Offered => starting.push(at),
                 PulledState::Active(pull) if !sends => {
@@ -160,7 +160,7 @@ impl Engine {
     pub(super) fn track_spec(&mut self, key: SessionKey, meta: &TrackMeta) -> SendSpec {
         let preferred = meta.codecs.first();
         SendSpec {
-            preferred: preferred.map(|c| PreferredCodec { codec: c.codec, fmtp: c.fmtp.clone() }),
+            preferred: preferred.cloned(),
             cname: meta.cname.clone(),
             stream_id: meta.stream_id.clone(),
             ..self.reserved_spec(key)
@@ -194,10 +194,20 @@ fn refusal(error: SdpError) -> Refusal {
     Refusal::InvalidDescription(error.to_string())
 }
 
-/// The codec of `offered` that carries a track codec, H.264 and VP9 profiles considered.
-pub(super) fn matching<'a>(
-    negotiated: &'a [NegotiatedCodec],
-    codec: &crate::switch::feed::TrackCodec,
-) -> Option<&'a NegotiatedCodec> {
-    negotiated.iter().find(|n| n.codec == codec.codec && n.is_compatible(&codec.fmtp))
+/// Why the client's answer keeps a track from being pulled.
+fn reason(because: RejectedBecause) -> String {
+    match because {
+        RejectedBecause::Stopped => "the client refused the m-line".into(),
+        RejectedBecause::Direction(_) => "the client does not receive on the m-line".into(),
+        RejectedBecause::NoCodec => "the client accepted no codec at all".into(),
+        RejectedBecause::Codec(codec) => format!("the client accepted no codec of the track ({codec})"),
+    }
+}
+
+pub(super) fn media_kind(kind: LineKind) -> Option<MediaKind> {
+    match kind {
+        LineKind::Audio => Some(MediaKind::Audio),
+        LineKind::Video => Some(MediaKind::Video),
+        LineKind::Application | LineKind::Unknown => None,
+    }
 }

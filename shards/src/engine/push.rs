@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::lines::media_kind;
 use super::{Engine, SessionKey};
 use crate::command::{
     Description, ItemError, MediaKind, Refusal, TrackObject, TrackResult, TracksReply,
@@ -11,7 +12,8 @@ use crate::command::{
 use crate::limits::{TRACK_NAME_LEN, TRACKS_PER_SESSION};
 use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want};
 use crate::session::{Published, Session};
-use crate::switch::feed::{TrackCodec, TrackKey, TrackMeta};
+use crate::media::format::CodecSpec;
+use crate::switch::feed::{TrackKey, TrackMeta};
 
 impl Engine {
     pub(super) fn push(
@@ -177,15 +179,15 @@ impl Session {
     /// The kind of media a transceiver may receive, now or once our offer is answered.
     fn receiving_kind(&self, mid: &str) -> Option<MediaKind> {
         let line = self.negotiator.line(mid)?;
-        line.receive.as_ref()?;
-        line.kind.media()
+        line.receiving.as_ref()?;
+        media_kind(line.kind)
     }
 }
 
 fn track_meta(session: &Session, mid: &str, kind: MediaKind) -> TrackMeta {
-    let receive = session.negotiator.line(mid).and_then(|line| line.receive.as_ref());
-    let codecs = receive.map_or(&[][..], |receive| &receive.codecs);
-    let mut rids = receive.map(|receive| receive.rids.clone()).unwrap_or_default();
+    let receiving = session.negotiator.line(mid).and_then(|line| line.receiving.as_ref());
+    let codecs = receiving.map_or(&[][..], |receiving| &receiving.codecs);
+    let mut rids = receiving.map(|receiving| receiving.rids.clone()).unwrap_or_default();
     if rids.is_empty() {
         rids.push(String::new());
     }
@@ -193,7 +195,7 @@ fn track_meta(session: &Session, mid: &str, kind: MediaKind) -> TrackMeta {
         kind,
         codecs: codecs
             .iter()
-            .map(|c| TrackCodec { codec: c.codec, fmtp: c.fmtp.clone() })
+            .map(|c| CodecSpec { codec: c.codec, fmtp: c.fmtp.clone() })
             .collect(),
         rids,
         cname: session.cname.clone(),
@@ -215,7 +217,7 @@ fn role(
         return Err(Refusal::InvalidParams(text));
     };
     let role = match spec {
-        Some(spec) if track.bidirectional && line.client_receives() => Role::Both(spec.clone()),
+        Some(spec) if track.bidirectional && line.direction.receives() => Role::Both(spec.clone()),
         _ => Role::Receive,
     };
     Ok((mid.clone(), role))
@@ -224,13 +226,13 @@ fn role(
 /// Every m-line on which the client starts to send, under a name of its own.
 fn discover(session: &Session, offer: &RemoteOffer, names: Vec<String>) -> Vec<TrackObject> {
     let published = |mid: &str| session.published.iter().any(|p| p.is_active() && p.mid == mid);
-    let lines = offer.lines().filter(|line| line.client_sends() && !published(line.mid()));
+    let lines = offer.lines().iter().filter(|line| line.direction.sends() && !published(&line.mid));
     lines
         .zip(names)
         .map(|(line, name)| TrackObject {
-            mid: Some(line.mid().to_owned()),
+            mid: Some(line.mid.clone()),
             track_name: Some(name),
-            kind: line.kind().media(),
+            kind: media_kind(line.kind),
             ..TrackObject::default()
         })
         .collect()

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::feedback::REPORTS;
 use super::{Engine, SessionKey};
 use crate::command::Refusal;
 use crate::ids::{AppId, SessionId, ShardId};
@@ -183,17 +184,17 @@ impl Engine {
     }
 
     fn connected(&mut self, key: SessionKey, keys: &Keys, now: Instant) {
-        let profile = Profile::from(keys.profile);
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some((ours, theirs)) = KeyingMaterial::split(profile, &keys.material, keys.active)
-        else {
-            self.end_session(key, now);
-            return;
+        let profile = Profile::try_from(keys.profile).ok();
+        let Some(material) = profile.and_then(|p| KeyingMaterial::new(p, &keys.material)) else {
+            return self.end_session(key, now);
         };
-        session.egress.key(Sealer::new(profile, &ours));
-        session.ingress.key(Opener::new(profile, &theirs));
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (ours, theirs) = material.split(keys.active);
+        session.egress.key(Sealer::new(&ours));
+        session.ingress.key(Opener::new(&theirs));
+        session.report_at = Some(now + REPORTS);
         self.heard(key, now);
-        self.keyframes_for(key, now);
+        
     }
 
     fn update_destination(&mut self, key: SessionKey) {

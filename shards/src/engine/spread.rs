@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
-use crate::limits::{DATAGRAM_LEN, RESENDS_QUEUED};
+use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
 use crate::media::codec::{red, vp8};
 use crate::media::format::{Codec, Extension};
@@ -140,7 +140,7 @@ impl Engine {
             };
             // A subscriber gets all of a run or none of it, so that a full outbox cannot make
             // it lose its place within.
-            if outbox.room() < run.batch.packets().len() * DATAGRAM_LEN {
+            if outbox.room() < run.batch.packets().len() {
                 return false;
             }
             let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };

@@ -1,1 +1,30 @@
 //! The rim: everything that touches the kernel.
+//!
+//! `port` is what the shard's loop sees: datagrams in, an outbox out, one thing to wait for.
+//! Two implementations stand behind it: `ring` (an io_uring of its own) and `mmsg`
+//! (recvmmsg and sendmmsg), which share `dispatch` (what becomes of a failed send),
+//! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
+//! `steer` tells the kernel which shard's socket a datagram belongs to, `bell` wakes a shard
+//! from another thread, `watch` is how both wait inside glommio, `clock` reads the time.
+//!
+//! Invariants: the only unsafe code of this crate besides the sealing call is here.
+//!
+//! Not here: TCP, which glommio serves well enough.
+
+pub mod bell;
+pub mod clock;
+pub mod port;
+pub mod socket;
+pub mod steer;
+
+mod arrivals;
+mod cmsg;
+mod dispatch;
+mod envelope;
+mod mmsg;
+mod ring;
+mod ring_buffers;
+mod watch;
+
+#[cfg(test)]
+mod port_tests;

@@ -54,6 +54,14 @@ impl fmt::Display for Codec {
     }
 }
 
+/// A codec with its format parameters, which tell profiles apart (H.264, VP9, H.265, AV1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodecSpec {
+    pub codec: Codec,
+    /// As `a=fmtp` has it; may be empty.
+    pub fmtp: String,
+}
+
 /// A header extension that shardcast reads, writes or carries through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -201,9 +201,9 @@ impl Ingress {
         next_source: &mut u32,
         now: Instant,
     ) -> Result<Option<Received>, Fault> {
-        let opener = self.opener.as_ref().ok_or(Fault::Early)?;
         let header = RtpHeader::parse(packet).map_err(|_| Fault::Malformed)?;
         let known = self.find(header.ssrc);
+        let opener = self.opener.as_ref().ok_or(Fault::Early)?;
         let index = match known {
             Some(at) => self.streams[at].window.estimate(header.seq),
             None => u64::from(header.seq),

@@ -117,8 +117,8 @@ impl Transport {
             if !this.remote_known {
                 this.remote_known = true;
                 this.rtc.direct_api().set_remote_fingerprint(Fingerprint {
-                    hash_func: remote.fingerprint_algorithm.clone(),
-                    bytes: remote.fingerprint.clone(),
+                    hash_func: "sha-256".to_owned(),
+                    bytes: remote.fingerprint.to_vec(),
                 });
                 this.rtc.direct_api().start_dtls(false)?;
             }

@@ -12,7 +12,7 @@ use super::packet::Batch;
 use super::pull::Pull;
 use crate::command::MediaKind;
 use crate::ids::{AppId, SessionId, ShardId};
-use crate::media::format::Codec;
+use crate::media::format::CodecSpec;
 use crate::media::receive::clock::SenderClock;
 use crate::slots::Key;
 
@@ -43,7 +43,7 @@ impl fmt::Debug for TrackKey {
 pub struct TrackMeta {
     pub kind: MediaKind,
     /// What the publisher may send, in its order of preference.
-    pub codecs: Vec<TrackCodec>,
+    pub codecs: Vec<CodecSpec>,
     /// One per simulcast layer; a single empty one without simulcast.
     pub rids: Vec<String>,
     /// RTCP canonical name of the publisher: equal for all tracks of its session (lip sync).
@@ -56,13 +56,6 @@ impl TrackMeta {
     pub fn is_simulcast(&self) -> bool {
         self.rids.len() > 1
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrackCodec {
-    pub codec: Codec,
-    /// Format parameters as negotiated with the publisher; tell H.264 profiles apart.
-    pub fmtp: String,
 }
 
 /// How far a track has come.

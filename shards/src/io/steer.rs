@@ -1,0 +1,173 @@
+//! Steering: which of the sockets on a shared port gets a datagram.
+//!
+//! The shards' sockets share one address (SO_REUSEPORT), and the kernel would choose among
+//! them by a hash of the addresses, which knows nothing of sessions. Two programs for it know
+//! better, by what they find first:
+//!
+//! 1. a map from the peer's address to the shard that owns its session (eBPF only);
+//! 2. in a STUN binding request, the first character of USERNAME. That is our own ufrag's, and
+//!    our ufrags begin with the letter of their shard ([`letter`]);
+//! 3. the kernel's hash.
+//!
+//! Invariants: steering is an optimisation; a datagram on the wrong shard is mailed to its
+//! owner. Sockets are given in the order they were bound in, which is the order of shards, and
+//! live as long as the process: closing one would renumber the others.
+//!
+//! Not here: what shards do with strays, and a port per shard, which needs no steering.
+
+mod cbpf;
+mod ebpf;
+mod ebpf_asm;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::socket::Socket;
+use crate::ids::ShardId;
+use ebpf::FlowMap;
+
+/// Shards that can share a port: as many as there are letters. A machine with more cores
+/// uses a port per shard.
+pub const SHARDS_MAX: usize = 64;
+
+/// The letters, by shard: those that ICE allows in a ufrag (RFC 8839, 5.4).
+pub const LETTERS: &[u8; SHARDS_MAX] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// What the ufrags of `shard` begin with; `None` beyond [`SHARDS_MAX`].
+pub fn letter(shard: ShardId) -> Option<char> {
+    LETTERS.get(shard.index()).map(|&letter| char::from(letter))
+}
+
+/// The shard whose ufrags begin with `letter`.
+pub fn shard_of(letter: char) -> Option<ShardId> {
+    let index = LETTERS.iter().position(|&known| char::from(known) == letter)?;
+    u8::try_from(index).ok().map(ShardId)
+}
+
+/// How datagrams are steered, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By a map of peers, then by ufrag. Needs CAP_BPF and CAP_NET_ADMIN, or root.
+    EBpf,
+    /// STUN by ufrag, everything else by hash. Needs no rights.
+    CBpf,
+    /// By the kernel's hash.
+    Hash,
+}
+
+/// Why steering is not better than it is. Displays as one sentence for the operator.
+#[derive(Debug)]
+pub enum Refusal {
+    /// More shards than letters.
+    TooManyShards(usize),
+    /// The kernel refused.
+    Kernel {
+        /// What was wanted.
+        kind: Kind,
+        /// What it said.
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyShards(n) => {
+                write!(f, "at most {SHARDS_MAX} shards can share a port, not {n}")
+            }
+            Self::Kernel { kind: Kind::EBpf, cause } => {
+                write!(f, "steering by eBPF is not possible ({cause}); it needs CAP_BPF")
+            }
+            Self::Kernel { cause, .. } => write!(f, "steering by ufrag is not possible ({cause})"),
+        }
+    }
+}
+
+/// A shared port's steering. One per node; shards share it by reference.
+#[derive(Debug)]
+pub struct Steering {
+    kind: Kind,
+    refusal: Option<Refusal>,
+    flows: Option<FlowMap>,
+}
+
+impl Steering {
+    /// Steers among the sockets of each family, given in the order of shards, as well as the
+    /// kernel allows and no better than `best`. Never fails: see [`refusal`](Self::refusal).
+    pub fn attach(v4: &[&Socket], v6: &[&Socket], best: Kind) -> Self {
+        let mut steering = Self { kind: Kind::Hash, refusal: None, flows: None };
+        let shards = v4.len().max(v6.len());
+        if best == Kind::Hash {
+            return steering;
+        }
+        if shards > SHARDS_MAX {
+            steering.refusal = Some(Refusal::TooManyShards(shards));
+            return steering;
+        }
+        let groups = [v4, v6].map(|group| group.iter().map(|s| s.as_fd()).collect::<Vec<_>>());
+        let groups: Vec<&[BorrowedFd<'_>]> =
+            groups.iter().filter(|g| !g.is_empty()).map(Vec::as_slice).collect();
+        if best == Kind::EBpf {
+            match ebpf::attach(&groups) {
+                Ok(flows) => {
+                    return Self { kind: Kind::EBpf, refusal: None, flows: Some(flows) };
+                }
+                Err(cause) => {
+                    steering.refusal = Some(Refusal::Kernel { kind: Kind::EBpf, cause });
+                }
+            }
+        }
+        match cbpf::attach(&groups) {
+            Ok(()) => steering.kind = Kind::CBpf,
+            Err(cause) => steering.refusal = Some(Refusal::Kernel { kind: Kind::CBpf, cause }),
+        }
+        steering
+    }
+
+    /// How datagrams are steered.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Why not better, if better was asked for.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// From now on what comes from `source` belongs to `shard`. Bounded: the peers heard of
+    /// least recently are forgotten. False if the kernel keeps no such map. A system call.
+    pub fn learn(&self, source: SocketAddr, shard: ShardId) -> bool {
+        self.flows.as_ref().is_some_and(|flows| flows.learn(source, shard).is_ok())
+    }
+
+    /// `shard` has no more to do with `source`. If another shard has learnt it meanwhile, that
+    /// stays. False if there was nothing to forget.
+    pub fn forget(&self, source: SocketAddr, shard: ShardId) -> bool {
+        self.flows.as_ref().is_some_and(|flows| flows.forget(source, shard).is_ok())
+    }
+}
+
+/// Whether this process may use bpf(2) for steering, without changing anything.
+pub fn ebpf_allowed() -> io::Result<()> {
+    ebpf::probe()
+}
+
+/// The letters as ranges of character codes: first, last, and the shard of the first. In
+/// ascending order of codes, for the programs' chains of comparisons.
+const LETTER_RANGES: [(u8, u8, u8); 5] =
+    [(b'+', b'+', 62), (b'/', b'/', 63), (b'0', b'9', 52), (b'A', b'Z', 0), (b'a', b'z', 26)];
+
+/// Attributes of a STUN message in which USERNAME is looked for. It is among the first five
+/// with every browser; unrolled loops cost instructions only when run.
+const ATTRIBUTES_MAX: usize = 10;
+
+// RFC 8489, 5 and 14.3; RFC 8445.
+const STUN_HEADER_BYTES: i32 = 20;
+const STUN_BINDING_REQUEST: u16 = 0x0001;
+const STUN_COOKIE: u32 = 0x2112_a442;
+const STUN_USERNAME: u16 = 0x0006;

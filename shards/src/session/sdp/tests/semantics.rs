@@ -1,0 +1,1 @@
+//! What the API relies on, case by case.
