@@ -217,7 +217,7 @@ impl Ingress {
         // Authentic from here on.
         let (at, new_source) = match known {
             Some(at) => (at, false),
-            None => (self.add_stream(&header, next_source, now)?, true),
+            None => (self.add_stream(&header, next_source)?, true),
         };
         self.streams[at].window.commit(index);
         let len = if header.has_padding {
@@ -291,7 +291,6 @@ impl Ingress {
         &mut self,
         header: &RtpHeader<'_>,
         next_source: &mut u32,
-        now: Instant,
     ) -> Result<usize, Fault> {
         if self.streams.len() >= STREAMS_PER_SESSION {
             return Err(Fault::TooManyStreams);

@@ -32,7 +32,7 @@ impl Credentials {
     /// Fresh credentials for the session in `slot` of `shard`; `random` yields secure bytes.
     pub fn new(shard: ShardId, slot: u32, random: &mut dyn FnMut() -> u64) -> Self {
         let mut ufrag = String::with_capacity(ADDRESS_LEN + RANDOM_LEN);
-        let mut push = |text: &mut String, six: u64| {
+        let push = |text: &mut String, six: u64| {
             text.push(char::from(ALPHABET[(six & 63) as usize]));
         };
         push(&mut ufrag, u64::from(shard.0));

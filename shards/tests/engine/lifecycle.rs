@@ -1,0 +1,1 @@
+//! Sessions and tracks come and go.

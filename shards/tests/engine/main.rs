@@ -1,0 +1,7 @@
+//! Whole engines in virtual time: several shards in one thread, str0m clients, a lossy network;
+//! no socket and no clock.
+
+mod client;
+mod lifecycle;
+mod media;
+mod world;
