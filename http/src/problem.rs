@@ -10,6 +10,7 @@ use std::fmt;
 use serde::Serialize;
 use shards::command::{ItemError, Refusal};
 
+use crate::limits;
 use crate::response::Response;
 
 /// Why a request as a whole was refused.
@@ -94,7 +95,8 @@ impl Problem {
             Self::Version => told(505, "bad_request", "Only HTTP/1.1 and HTTP/1.0 are spoken here"),
             Self::HeadTooLarge => told(431, "bad_request", "The request's head is too large"),
             Self::PayloadTooLarge => {
-                told(413, "payload_too_large", "The request's body is larger than 512 KiB")
+                let most = limits::BODY_BYTES >> 10;
+                told(413, "payload_too_large", format!("The body is larger than {most} KiB"))
             }
             Self::Expectation => {
                 told(417, "bad_request", "Only the expectation 100-continue can be met")
@@ -113,7 +115,9 @@ impl Problem {
             Self::Undecodable(what) => told(400, "decoding_error", what.clone()),
             Self::Invalid(what) => told(406, "invalid_params", what.clone()),
             Self::TooManyRequests => {
-                told(429, "too_many_requests", "More than 50 requests per second for this session")
+                let most = limits::REQUESTS_PER_SECOND;
+                let said = format!("More than {most} requests per second for this session");
+                told(429, "too_many_requests", said)
             }
             Self::Missing(feature) => told(501, "not_implemented", missing(feature)),
             Self::Unanswered => {

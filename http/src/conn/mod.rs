@@ -206,9 +206,9 @@ impl Conn {
     /// Moves on as far as the input allows.
     fn advance(&mut self, now: Instant) {
         while self.step(now) {}
-        match self.phase {
-            Phase::Idle | Phase::Head { .. } | Phase::Body(..) if self.eof => self.close(),
-            _ => {}
+        let waiting = matches!(self.phase, Phase::Idle | Phase::Head { .. } | Phase::Body(..));
+        if self.eof && waiting {
+            self.close();
         }
         self.input.drain(..self.used);
         self.used = 0;

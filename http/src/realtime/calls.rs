@@ -147,7 +147,8 @@ fn update_tracks(body: &Fields<'_>) -> Result<Vec<TrackObject>, Problem> {
 fn tracks<'a>(body: &Fields<'a>) -> Result<Vec<Fields<'a>>, Problem> {
     let items = body.objects("tracks")?;
     if items.len() > limits::TRACKS_PER_REQUEST {
-        return Err(invalid("Expecting at most 64 track in the request"));
+        let most = limits::TRACKS_PER_REQUEST;
+        return Err(invalid(format!("Expecting at most {most} track in the request")));
     }
     Ok(items)
 }
@@ -216,7 +217,8 @@ fn name(item: &Fields<'_>, field: &str) -> Result<Option<String>, Problem> {
 fn bounded(item: &Fields<'_>, field: &str) -> Result<Option<String>, Problem> {
     match item.text(field)? {
         Some(text) if text.len() > limits::NAME_BYTES => {
-            Err(invalid(format!("{}: longer than 256 bytes", item.name(field))))
+            let most = limits::NAME_BYTES;
+            Err(invalid(format!("{}: longer than {most} bytes", item.name(field))))
         }
         text => Ok(text.map(str::to_owned)),
     }

@@ -72,16 +72,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn object(&self, field: &str) -> Result<Option<Fields<'a>>, Problem> {
+    pub(crate) fn object(&self, field: &str) -> Result<Option<Self>, Problem> {
         match self.get(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Fields { map, path: self.name(field) })),
+            Some(Value::Object(map)) => Ok(Some(Self { map, path: self.name(field) })),
             Some(other) => Err(self.wrong(field, "an object", other)),
         }
     }
 
     /// A list of objects; absent is empty.
-    pub(crate) fn objects(&self, field: &str) -> Result<Vec<Fields<'a>>, Problem> {
+    pub(crate) fn objects(&self, field: &str) -> Result<Vec<Self>, Problem> {
         let items = match self.get(field) {
             None => return Ok(Vec::new()),
             Some(Value::Array(items)) => items,
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         let read = |(index, item): (usize, &'a Value)| {
             let path = format!("{}[{index}]", self.name(field));
             match item {
-                Value::Object(map) => Ok(Fields { map, path }),
+                Value::Object(map) => Ok(Self { map, path }),
                 other => Err(wrong(&path, "an object", other)),
             }
         };

@@ -49,3 +49,19 @@ impl Drop for Inside {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_left_is_taken_by_who_waits() {
+        let gate = Rc::new(Gate::new(1));
+        let cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(inside) = gate.poll_enter(&cx) else { panic!("there is room") };
+        assert!(gate.poll_enter(&cx).is_pending());
+        drop(inside);
+        assert!(gate.waiting.borrow().is_empty());
+        assert!(gate.poll_enter(&cx).is_ready());
+    }
+}

@@ -109,6 +109,9 @@ impl<D: Desk> Link<D> {
             }
             if let Some(request) = self.conn.poll_request() {
                 let response = self.answer(&request).await;
+                if self.alarm.is_leaving() {
+                    self.conn.leave();
+                }
                 self.conn.respond(&response, now());
                 continue;
             }

@@ -53,7 +53,8 @@ pub struct Server<D> {
 /// A listener, and whether it speaks TLS.
 #[derive(Debug)]
 pub struct Port {
-    /// Listening, with `SO_REUSEPORT` when other shards share its address.
+    /// Listening, with `SO_REUSEPORT` when other shards share its address; a blocking socket,
+    /// as io_uring would return from an accept on another at once.
     pub listener: TcpListener,
     pub tls: Option<TlsConfig>,
 }

@@ -31,23 +31,22 @@ impl Filter {
         mut bytes: &[u8],
         plain: &mut Vec<u8>,
     ) -> Result<bool, rustls::Error> {
-        let mut open = true;
         while !bytes.is_empty() {
-            let before = bytes.len();
-            let took = self.tls.read_tls(&mut bytes);
+            let took = self.tls.read_tls(&mut bytes).unwrap_or(0);
             let state = self.tls.process_new_packets()?;
-            let count = state.plaintext_bytes_to_read();
             let start = plain.len();
-            plain.resize(start + count, 0);
-            if count > 0 && self.tls.reader().read_exact(&mut plain[start..]).is_err() {
+            plain.resize(start + state.plaintext_bytes_to_read(), 0);
+            if self.tls.reader().read_exact(&mut plain[start..]).is_err() {
                 plain.truncate(start);
             }
-            open &= !state.peer_has_closed();
-            if took.is_err() && count == 0 || bytes.len() == before || !open {
-                break;
+            if state.peer_has_closed() {
+                return Ok(false);
+            }
+            if took == 0 {
+                return Err(rustls::Error::General("TLS records that cannot be held".into()));
             }
         }
-        Ok(open)
+        Ok(true)
     }
 
     /// Takes what to say.

@@ -12,6 +12,7 @@ mod reload;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -38,6 +39,13 @@ impl Identity {
     /// When the leaf stops being valid, in seconds since 1970; `None` when it cannot be read.
     pub fn expires_at(&self) -> Option<u64> {
         expiry::not_after(self.chain.first()?)
+    }
+
+    /// Whether the leaf's time is over. It is served all the same: a client may not care, and
+    /// to refuse it would make a late renewal an outage.
+    pub fn has_expired(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.expires_at().is_some_and(|end| end < now)
     }
 
     /// The leaf, in DER: what a client must be told to trust when it is self-signed.

@@ -67,6 +67,8 @@ fn a_self_signed_certificate_ends_within_what_browsers_accept() {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let days = (identity.expires_at().unwrap() - now) / 86_400;
     assert!((380..398).contains(&days), "{days}");
+    assert!(!identity.has_expired(SystemTime::now()));
+    assert!(identity.has_expired(SystemTime::now() + Duration::from_secs(400 * 86_400)));
     assert!(self_signed(&["schön".into()], SystemTime::now()).is_err());
 }
 
