@@ -67,7 +67,10 @@ impl<'a> Endpoint<'a> {
 pub fn route(method: Method, target: &str) -> Result<Route<'_>, Problem> {
     let (path, query) = split(target).ok_or(Problem::NoSuchEndpoint)?;
     let segments: Vec<&str> =
-        path.split('/').filter(|segment| !segment.is_empty()).take(SEGMENTS).collect();
+        path.split('/').filter(|segment| !segment.is_empty()).take(SEGMENTS + 1).collect();
+    if segments.len() > SEGMENTS {
+        return Err(Problem::NoSuchEndpoint);
+    }
     // The last one: a prefix may itself contain `apps`, what follows it never does.
     if let Some(at) = segments.iter().rposition(|segment| *segment == "apps") {
         return api(method, &segments[at + 1..], query);
@@ -220,6 +223,8 @@ mod tests {
         for target in ["/nothing", "/v1/apps", "/v1/apps/a1", "/v1/apps/a1/x", "host:443"] {
             assert_eq!(route(Get, target), Err(Problem::NoSuchEndpoint), "{target}");
         }
+        let deep = format!("{}/apps/a1/sessions/s1", "/x".repeat(SEGMENTS));
+        assert_eq!(route(Get, &deep), Err(Problem::NoSuchEndpoint));
         assert_eq!(route(Get, "/"), Ok(Route::Demo("")));
         assert_eq!(route(Get, "/?session=x"), Ok(Route::Demo("")));
         assert_eq!(route(Get, "/demo/config.json"), Ok(Route::DemoConfig));

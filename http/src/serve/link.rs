@@ -103,6 +103,8 @@ impl<D: Desk> Link<D> {
     /// Answers requests until there is nothing more to say.
     async fn talk(&mut self) -> Result<(), Lost> {
         loop {
+            // Between pipelined requests too: one read may bring hundreds.
+            glommio::yield_if_needed().await;
             self.flush().await?;
             if self.conn.is_done() {
                 return Ok(());
@@ -125,7 +127,6 @@ impl<D: Desk> Link<D> {
                 Arrived::Due => self.conn.handle_timeout(now()),
                 Arrived::Leave => self.conn.leave(),
             }
-            glommio::yield_if_needed().await;
         }
     }
 

@@ -1,5 +1,8 @@
+use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
+use proptest::prelude::*;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 
 use super::*;
@@ -87,4 +90,99 @@ fn scratch(name: &str) -> std::path::PathBuf {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     dir
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..Default::default() })]
+
+    #[test]
+    fn how_records_are_cut_changes_nothing(cuts in prop::collection::vec(1usize..3000, 1..20)) {
+        let said = vec![b'a'; 100_000];
+        let mut session = Session::new();
+        session.shake_hands(&cuts);
+        prop_assert!(!session.filter.is_handshaking());
+        session.client.writer().write_all(&said).unwrap();
+        prop_assert_eq!(session.carry_up(&cuts), Ok((said.clone(), true)));
+        session.filter.handle_plain(&said);
+        prop_assert_eq!(session.carry_down(), said);
+        session.client.send_close_notify();
+        prop_assert_eq!(session.carry_up(&cuts), Ok((Vec::new(), false)));
+    }
+
+    #[test]
+    fn arbitrary_records_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..500), at in 0..3) {
+        let mut session = Session::new();
+        if at > 0 {
+            session.shake_hands(&[1000]);
+        }
+        let mut plain = Vec::new();
+        let _ = session.filter.handle_cipher(&bytes, &mut plain);
+        let _ = session.filter.handle_cipher(&[22, 3, 3, 0, 1, 0], &mut plain);
+        prop_assert!(plain.is_empty());
+    }
+}
+
+/// A client and our filter, joined by memory.
+struct Session {
+    client: ClientConnection,
+    filter: Filter,
+}
+
+impl Session {
+    fn new() -> Self {
+        let identity = self_signed(&["localhost".into()], SystemTime::now()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.leaf().to_vec().into()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client =
+            ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        client.set_buffer_limit(None);
+        let filter = Filter::new(TlsConfig::new(identity).unwrap().current()).unwrap();
+        Self { client, filter }
+    }
+
+    fn shake_hands(&mut self, cuts: &[usize]) {
+        for _ in 0..3 {
+            self.carry_up(cuts).unwrap();
+            self.carry_down();
+        }
+    }
+
+    /// Carries what the client has to say, cut like that.
+    fn carry_up(&mut self, cuts: &[usize]) -> Result<(Vec<u8>, bool), rustls::Error> {
+        let mut cipher = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut cipher).unwrap();
+        }
+        let (mut plain, mut open, mut rest) = (Vec::new(), true, &cipher[..]);
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (front, back) = rest.split_at(rest.len().min(*cut));
+            open = self.filter.handle_cipher(front, &mut plain)?;
+            rest = back;
+        }
+        Ok((plain, open))
+    }
+
+    /// Carries what we have to say; what the client heard.
+    fn carry_down(&mut self) -> Vec<u8> {
+        let (mut cipher, mut heard) = (Vec::new(), Vec::new());
+        self.filter.poll_cipher(&mut cipher);
+        let mut rest = &cipher[..];
+        while !rest.is_empty() {
+            self.client.read_tls(&mut rest).unwrap();
+            let state = self.client.process_new_packets().unwrap();
+            let mut plain = vec![0; state.plaintext_bytes_to_read()];
+            self.client.reader().read_exact(&mut plain).unwrap();
+            heard.extend(plain);
+        }
+        heard
+    }
 }
