@@ -5,7 +5,7 @@
 //! answer or a command, the [`Desk`] answers the command, and [`realtime::render`] or
 //! [`problem`] puts that answer into JSON.
 //!
-//! Invariants: only `serve` and `tls::files` touch the operating system; everything else takes
+//! Invariants: only `serve` and `tls::{files, reload}` touch the operating system; everything else takes
 //! bytes and instants and gives bytes. Every queue, buffer and wait has a bound in [`limits`].
 //!
 //! Not here: sessions, packets, SDP; of this project only `shards::command` and `shards::ids`

@@ -40,7 +40,10 @@ fn a_session_is_opened_with_and_without_an_offer() {
 
 #[test]
 fn row_a_push_with_a_client_offer() {
-    let body = r#"{"sessionDescription":{"type":"offer","sdp":"o"},"tracks":[{"location":"local","mid":"1","trackName":"camera-4f7a"}]}"#;
+    let body = concat!(
+        r#"{"sessionDescription":{"type":"offer","sdp":"o"},"tracks":[{"location":"local","#,
+        r#""mid":"1","trackName":"camera-4f7a"}]}"#,
+    );
     let got = call("POST", &on("/tracks/new"), "", body, |command| {
         let track = TrackObject {
             location: Some(Location::Local),
@@ -61,7 +64,10 @@ fn row_a_push_with_a_client_offer() {
     // The very bytes: one client compares results as strings.
     assert_eq!(
         got.body,
-        r#"{"requiresImmediateRenegotiation":false,"sessionDescription":{"type":"answer","sdp":"a"},"tracks":[{"mid":"1","trackName":"camera-4f7a"}]}"#
+        concat!(
+            r#"{"requiresImmediateRenegotiation":false,"sessionDescription":{"type":"answer","#,
+            r#""sdp":"a"},"tracks":[{"mid":"1","trackName":"camera-4f7a"}]}"#,
+        )
     );
 }
 
@@ -80,7 +86,10 @@ fn row_b_auto_discover_tells_generated_names_and_kinds() {
 
 #[test]
 fn row_c_push_where_we_offer() {
-    let body = r#"{"tracks":[{"location":"local","trackName":"a","kind":"audio","bidirectionalMediaStream":true}]}"#;
+    let body = concat!(
+        r#"{"tracks":[{"location":"local","trackName":"a","kind":"audio","#,
+        r#""bidirectionalMediaStream":true}]}"#,
+    );
     let got = call("POST", &on("/tracks/new"), "", body, |command| {
         let Ask::NewTracks { request, .. } = command.ask else { panic!("not a push") };
         assert!(request.tracks[0].bidirectional);
@@ -126,7 +135,10 @@ fn rows_d_and_h_pull_where_we_offer_what_there_is() {
 
 #[test]
 fn row_e_pull_with_a_client_offer() {
-    let body = r#"{"sessionDescription":{"type":"offer","sdp":"o"},"tracks":[{"location":"remote","sessionId":"p","trackName":"t","kind":"audio"}]}"#;
+    let body = concat!(
+        r#"{"sessionDescription":{"type":"offer","sdp":"o"},"tracks":[{"location":"remote","#,
+        r#""sessionId":"p","trackName":"t","kind":"audio"}]}"#,
+    );
     let got = call("POST", &on("/tracks/new"), "", body, |command| {
         let Ask::NewTracks { request, .. } = command.ask else { panic!("not a pull") };
         assert_eq!(request.offer, Some(offer("o")));
@@ -164,7 +176,12 @@ fn row_g_a_pull_that_fails_altogether() {
     assert_eq!(got.status, 200);
     assert_eq!(
         got.body,
-        r#"{"requiresImmediateRenegotiation":false,"tracks":[{"mid":"","sessionId":"p","trackName":"t","errorCode":"empty_track_error","errorDescription":"No track data from remote peer. Make sure the publisher peer is connected and sending packets for this track"}]}"#
+        concat!(
+            r#"{"requiresImmediateRenegotiation":false,"tracks":[{"mid":"","sessionId":"p","#,
+            r#""trackName":"t","errorCode":"empty_track_error","#,
+            r#""errorDescription":"No track data from remote peer. Make sure the publisher peer "#,
+            r#"is connected and sending packets for this track"}]}"#,
+        )
     );
 }
 
@@ -204,7 +221,10 @@ fn closing_reports_every_mid() {
 
 #[test]
 fn an_update_chooses_a_layer_or_another_publication() {
-    let body = r#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":"7","simulcast":{"preferredRid":""}}]}"#;
+    let body = concat!(
+        r#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":"7","#,
+        r#""simulcast":{"preferredRid":""}}]}"#,
+    );
     let got = call("PUT", &on("/tracks/update"), "", body, |command| {
         let Ask::UpdateTracks { tracks, .. } = command.ask else { panic!("not an update") };
         let simulcast = tracks[0].simulcast.clone().unwrap();

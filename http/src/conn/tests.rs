@@ -203,13 +203,14 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
         Just(format!("GET /e HTTP/1.1\r\nHost: {}\r\n\r\n", "h".repeat(16300)).into_bytes()),
         Just(format!("GET /f HTTP/1.1\r\nHost: {}\r\n\r\n", "h".repeat(16400)).into_bytes()),
         body.clone().prop_map(|body| {
-            let head = format!("PUT /g HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+            let len = body.len();
+            let head = format!("PUT /g HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n");
             [head.as_bytes(), &body].concat()
         }),
         body.prop_map(|body| {
-            let mut all =
-                b"PUT /h HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
-                    .to_vec();
+            let mut all = b"PUT /h HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
+                Transfer-Encoding: chunked\r\n\r\n"
+                .to_vec();
             for chunk in body.chunks(7) {
                 all.extend(format!("{:x};x\r\n", chunk.len()).bytes());
                 all.extend(chunk);

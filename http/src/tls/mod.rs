@@ -36,6 +36,11 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// A pair from elsewhere. Whether it is one shows when a configuration is made of it.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain, key }
+    }
+
     /// When the leaf stops being valid, in seconds since 1970; `None` when it cannot be read.
     pub fn expires_at(&self) -> Option<u64> {
         expiry::not_after(self.chain.first()?)

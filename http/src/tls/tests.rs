@@ -93,7 +93,11 @@ fn scratch(name: &str) -> std::path::PathBuf {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 48,
+        ..Default::default()
+    })]
 
     #[test]
     fn how_records_are_cut_changes_nothing(cuts in prop::collection::vec(1usize..3000, 1..20)) {
@@ -110,7 +114,10 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_records_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..500), at in 0..3) {
+    fn arbitrary_records_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..500),
+        at in 0..3,
+    ) {
         let mut session = Session::new();
         if at > 0 {
             session.shake_hands(&[1000]);
