@@ -2,11 +2,12 @@
 //! words, served on a shard's executor.
 //!
 //! A request is two pure functions with a wait between: [`api::Api::receive`] turns it into an
-//! answer or a command, the [`Desk`] answers the command, and [`realtime::render`] or
+//! answer or a command, the [`Desk`] answers the command, and `realtime::render` or
 //! [`problem`] puts that answer into JSON.
 //!
-//! Invariants: only `serve` and `tls::{files, reload}` touch the operating system; everything else takes
-//! bytes and instants and gives bytes. Every queue, buffer and wait has a bound in [`limits`].
+//! Invariants: only `serve` and `tls::{files, reload}` touch the operating system; everything
+//! else takes bytes and instants and gives bytes. Every queue, buffer and wait has a bound in
+//! [`limits`].
 //!
 //! Not here: sessions, packets, SDP; of this project only `shards::command` and `shards::ids`
 //! are known.
