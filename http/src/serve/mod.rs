@@ -1,0 +1,212 @@
+//! Serving on a shard's executor: the only I/O and the only clock of this crate.
+//!
+//! Everything runs in the task queue [`Server::serve`] is called in, so that media preempts it.
+//!
+//! Invariants: one task per connection, at most [`limits::CONNECTIONS_PER_SHARD`]; no wait is
+//! without an alarm; a connection's end is told to its peer (response, TLS goodbye, FIN)
+//! before the socket is dropped, unless the peer is the reason.
+//!
+//! Not here: making sockets (the listener is handed in), what bytes mean.
+
+mod gate;
+mod link;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Instant;
+
+use futures_lite::{AsyncWriteExt, future};
+use glommio::net::{TcpListener, TcpStream};
+use tracing::{debug, info, warn};
+
+use crate::alarms::{Alarm, Alarms};
+use crate::api::Api;
+use crate::auth::Apps;
+use crate::desk::Desk;
+use crate::limits::{self, Timing};
+use crate::problem::Problem;
+use crate::response::Closing;
+use crate::tls::TlsConfig;
+use gate::Gate;
+use link::Link;
+
+/// One shard's HTTP side.
+#[derive(Debug)]
+pub struct Server<D> {
+    desk: Rc<D>,
+    api: Api,
+    timing: Timing,
+    alarms: Rc<Alarms>,
+    drain: Drain,
+    /// Connections now.
+    open: Cell<usize>,
+    connections_max: usize,
+    handshakes: Rc<Gate>,
+    /// What a read brought. Shared, because it is used up before the next await.
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// A listener, and whether it speaks TLS.
+#[derive(Debug)]
+pub struct Port {
+    /// Listening, with `SO_REUSEPORT` when other shards share its address; a blocking socket,
+    /// as io_uring would return from an accept on another at once.
+    pub listener: TcpListener,
+    pub tls: Option<TlsConfig>,
+}
+
+/// Tells servers, from any thread, to finish. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<D: Desk> Server<D> {
+    pub fn new(desk: Rc<D>, apps: Apps, timing: Timing, drain: Drain) -> Self {
+        Self {
+            desk,
+            api: Api::new(apps),
+            timing,
+            alarms: Rc::default(),
+            drain,
+            open: Cell::new(0),
+            connections_max: limits::CONNECTIONS_PER_SHARD,
+            handshakes: Rc::new(Gate::new(limits::HANDSHAKES_PER_SHARD)),
+            scratch: RefCell::new(vec![0; limits::READ_BYTES]),
+        }
+    }
+
+    /// Takes fewer connections than the bound.
+    #[must_use]
+    pub fn with_connections_max(mut self, connections_max: usize) -> Self {
+        self.connections_max = connections_max.min(limits::CONNECTIONS_PER_SHARD);
+        self
+    }
+
+    /// Serves until drained: after [`Drain::begin`] nothing new is accepted, idle connections
+    /// are closed, requests under way are answered; then, or after [`Timing::drain`], this ends.
+    pub async fn serve(self, ports: Vec<Port>) {
+        let server = Rc::new(self);
+        for port in ports {
+            glommio::spawn_local(server.clone().accept(port)).detach();
+        }
+        let mut give_up_at = None;
+        loop {
+            glommio::timer::sleep(server.timing.tick).await;
+            let now = now();
+            server.alarms.tick(now);
+            match give_up_at {
+                None if server.drain.has_begun() => {
+                    info!(connections = server.open.get(), "HTTP drains");
+                    give_up_at = Some(now + server.timing.drain);
+                    server.alarms.leave();
+                }
+                None => {}
+                Some(_) if server.open.get() == 0 => return,
+                Some(at) if at <= now => {
+                    warn!(connections = server.open.get(), "HTTP connections cut");
+                    server.alarms.cut();
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    async fn accept(self: Rc<Self>, port: Port) {
+        let alarm = self.alarms.register();
+        loop {
+            let left = async {
+                left(&alarm).await;
+                None
+            };
+            let accepted = async { Some(port.listener.accept().await) };
+            match future::or(left, accepted).await {
+                None => return,
+                Some(Ok(stream)) => self.admit(stream, port.tls.as_ref()).await,
+                Some(Err(error)) => {
+                    warn!(%error, "accepting failed");
+                    glommio::timer::sleep(limits::ACCEPT_PAUSE).await;
+                }
+            }
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    async fn admit(self: &Rc<Self>, mut stream: TcpStream, tls: Option<&TlsConfig>) {
+        let place = match Place::take(self) {
+            Some(place) => place,
+            None => {
+                debug!("connection refused, too many");
+                if tls.is_none() {
+                    let mut bytes = Vec::new();
+                    Problem::Crowded.response().write(&mut bytes, Closing::Close, false);
+                    // What does not fit the socket's empty buffer is not worth a wait.
+                    let _ = future::poll_once(stream.write_all(&bytes)).await;
+                }
+                return;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "connection lost before it was served");
+            return;
+        }
+        let config = tls.map(TlsConfig::current);
+        let server = self.clone();
+        let serving = async move {
+            let _place = place;
+            match Link::new(server, stream, config) {
+                Ok(link) => link.run().await,
+                Err(error) => warn!(%error, "TLS cannot begin"),
+            }
+        };
+        glommio::spawn_local(serving).detach();
+    }
+}
+
+/// A connection's place among those allowed.
+struct Place<D>(Rc<Server<D>>);
+
+impl<D> Place<D> {
+    fn take(server: &Rc<Server<D>>) -> Option<Self> {
+        let open = server.open.get();
+        (open < server.connections_max).then(|| {
+            server.open.set(open + 1);
+            Self(server.clone())
+        })
+    }
+}
+
+impl<D> Drop for Place<D> {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// Waits until the node leaves.
+async fn left(alarm: &Alarm) {
+    poll_fn(|cx| {
+        if alarm.is_leaving() {
+            return Poll::Ready(());
+        }
+        alarm.listen(cx.waker());
+        Poll::Pending
+    })
+    .await;
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
