@@ -94,6 +94,16 @@ fn sigterm_and_sigint_end_it_in_time_with_success() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once() {
+    let node = Node::start(&mut shardcast());
+    // Stopped, it gets both signals in one go, before it can act on the first.
+    for signal in ["STOP", "TERM", "INT"] {
+        node.signal(signal);
+    }
+    assert_eq!(node.end("CONT").0, Some(130));
+}
+
+#[test]
 fn help_documents_the_exit_codes() {
     let output = shardcast().arg("--help").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -129,10 +139,14 @@ impl Node {
         rest.lines().next().unwrap().to_owned()
     }
 
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Sends a signal; the exit code and all that was written.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        self.signal(signal);
         let code = self.child.wait().unwrap().code();
         let mut said = self.banner.clone();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
