@@ -29,8 +29,8 @@ pub enum Mail {
     Unwant { feed: FeedKey, mirror: FeedKey },
     /// The wanted track is (or will be) `feed` at the sender.
     Found { mirror: FeedKey, feed: FeedKey },
-    /// The track is published.
-    Published { mirror: FeedKey, meta: Arc<TrackMeta> },
+    /// The track is published; `flowing`: packets of it have come.
+    Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: bool },
     /// The track ended; with `gone`, its session too.
     Ended { mirror: FeedKey, gone: bool },
     /// Packets of the track.

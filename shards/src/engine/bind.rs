@@ -14,7 +14,6 @@ use crate::session::{Pulled, PulledState, Session};
 use crate::switch::feed::{FeedKey, PullKey, TrackKey, TrackMeta};
 use crate::switch::pull::{CODECS_PER_TRACK, Numbering, Outgoing, Outlet, Pull, RedOutlet};
 
-
 impl Engine {
     /// Case E: the client offers to receive; each track takes one of its m-lines.
     pub(super) fn pull_into_offer(
@@ -26,21 +25,29 @@ impl Engine {
     ) -> Result<TracksReply, Refusal> {
         let mut results: Vec<TrackResult> = items.iter().map(Item::result).collect();
         let specs: Vec<_> = items.iter().map(|item| self.spec_of(key, item)).collect();
-        let answer = self.accept_offer(key, offer, |(session, offer)| {
-            let mut roles = Vec::new();
-            for ((item, spec), result) in items.iter().zip(&specs).zip(&mut results) {
-                let Some((spec, meta)) = spec else { continue };
-                match choose_line(session, offer, item, meta, &roles) {
-                    Ok((mid, both)) => {
-                        result.mid.clone_from(&mid);
-                        let spec = spec.clone();
-                        roles.push((mid, if both { Role::Both(spec) } else { Role::Send(spec) }));
+        let answer = self.accept_offer(
+            key,
+            offer,
+            |(session, offer)| {
+                let mut roles = Vec::new();
+                for ((item, spec), result) in items.iter().zip(&specs).zip(&mut results) {
+                    let Some((spec, meta)) = spec else { continue };
+                    match choose_line(session, offer, item, meta, &roles) {
+                        Ok((mid, both)) => {
+                            result.mid.clone_from(&mid);
+                            let spec = spec.clone();
+                            roles.push((
+                                mid,
+                                if both { Role::Both(spec) } else { Role::Send(spec) },
+                            ));
+                        }
+                        Err(error) => result.error = Some(error),
                     }
-                    Err(error) => result.error = Some(error),
                 }
-            }
-            Ok(roles)
-        }, now)?;
+                Ok(roles)
+            },
+            now,
+        )?;
         for (item, result) in items.iter().zip(&mut results) {
             if result.error.is_none() {
                 self.add_pulled(key, item, result.mid.clone());
@@ -141,7 +148,12 @@ impl Engine {
     }
 
     /// Begins to forward: the m-line of the pull is negotiated.
-    pub(super) fn activate(&mut self, key: SessionKey, at: usize, now: Instant) -> Option<ItemError> {
+    pub(super) fn activate(
+        &mut self,
+        key: SessionKey,
+        at: usize,
+        now: Instant,
+    ) -> Option<ItemError> {
         let session = self.sessions.get(key)?;
         let pulled = session.pulled.get(at)?;
         let (feed_key, simulcast) = (pulled.feed, pulled.simulcast.clone());
@@ -155,7 +167,9 @@ impl Engine {
                 pull.simulcast = simulcast;
                 match self.pulls.insert_with(|_| pull) {
                     Some(pull) => PulledState::Active(pull),
-                    None => PulledState::Refused(format!("the node serves {PULLS_PER_SHARD} pulls a core already")),
+                    None => PulledState::Refused(format!(
+                        "the node serves {PULLS_PER_SHARD} pulls a core already"
+                    )),
                 }
             }
             (Some(meta), None) => {
@@ -188,7 +202,9 @@ impl Engine {
     pub(super) fn pull_started(&mut self, pull: PullKey, now: Instant) {
         self.meters.pulls_started += 1;
         self.choose_layer(pull, now);
-        let Some((feed, session)) = self.pulls.get(pull).map(|p| (p.feed, p.session)) else { return };
+        let Some((feed, session)) = self.pulls.get(pull).map(|p| (p.feed, p.session)) else {
+            return;
+        };
         self.schedule_review(feed, now);
         if let Some(at) = self.next_deadline(session) {
             self.schedule(session, at);
@@ -208,7 +224,8 @@ impl Engine {
         let meta = self.feeds.get(feed).and_then(|feed| feed.meta.clone());
         let meta = meta.ok_or(ItemError::NotFoundTrack)?;
         let out = outgoing(session, mid, &meta).ok_or_else(|| mismatch(&meta))?;
-        let pulled = session.pulled_by_mid(mid).ok_or_else(|| ItemError::BadTransceiver(mid.into()))?;
+        let pulled =
+            session.pulled_by_mid(mid).ok_or_else(|| ItemError::BadTransceiver(mid.into()))?;
         let pull_key = pulled.pull().ok_or(ItemError::AlreadyClosed)?;
         let before = std::mem::replace(&mut pulled.feed, feed);
         pulled.key = track.clone();
@@ -225,7 +242,11 @@ impl Engine {
         Ok(())
     }
 
-    fn spec_of(&mut self, key: SessionKey, item: &Item) -> Option<(SendSpec, std::sync::Arc<TrackMeta>)> {
+    fn spec_of(
+        &mut self,
+        key: SessionKey,
+        item: &Item,
+    ) -> Option<(SendSpec, std::sync::Arc<TrackMeta>)> {
         let (_, feed) = item.target.as_ref().ok()?;
         let meta = self.feeds.get(*feed)?.meta.clone()?;
         Some((self.track_spec(key, &meta), meta))
@@ -283,9 +304,7 @@ fn outgoing(session: &Session, mid: &str, meta: &TrackMeta) -> Option<Outgoing> 
         outlets: [Outlet::default(); CODECS_PER_TRACK],
         codecs: [None; CODECS_PER_TRACK],
     };
-    let opus = |codecs: &[CodecSpec]| {
-        codecs.iter().position(|codec| codec.codec == Codec::Opus)
-    };
+    let opus = |codecs: &[CodecSpec]| codecs.iter().position(|codec| codec.codec == Codec::Opus);
     let publisher_opus = opus(&meta.codecs).map(|at| at as u8);
     let subscriber_opus = sending.codecs.iter().find(|codec| codec.codec == Codec::Opus);
     for (at, codec) in meta.codecs.iter().take(CODECS_PER_TRACK).enumerate() {

@@ -21,18 +21,20 @@ impl Engine {
         // Twice in one request is closed once: the second time it is closed already.
         let session = self.sessions.get(key).ok_or(Refusal::Internal)?;
         let mids = &request.mids;
-        let is_open = |(at, mid): (usize, &String)| {
-            session.is_open(mid) && !mids[..at].contains(mid)
-        };
+        let is_open =
+            |(at, mid): (usize, &String)| session.is_open(mid) && !mids[..at].contains(mid);
         let open: Vec<bool> = mids.iter().enumerate().map(is_open).collect();
         let description = match (&request.offer, request.force) {
             (_, true) => None,
-            (Some(offer), false) => {
-                Some(self.accept_offer(key, offer, |(_, read)| {
+            (Some(offer), false) => Some(self.accept_offer(
+                key,
+                offer,
+                |(_, read)| {
                     let offered = mids.iter().filter(|mid| read.line(mid).is_some());
                     Ok(offered.map(|mid| (mid.clone(), Role::Close)).collect())
-                }, now)?)
-            }
+                },
+                now,
+            )?),
             (None, false) => {
                 let text = "sessionDescription: an offer is expected unless force is true";
                 return Err(Refusal::InvalidParams(text.into()));

@@ -99,9 +99,11 @@ impl Engine {
 
     fn pull_by_ssrc(&self, key: SessionKey, ssrc: u32) -> Option<PullKey> {
         let session = self.sessions.get(key)?;
-        session.pulled.iter().filter_map(|pulled| pulled.pull()).find(|pull| {
-            self.pulls.get(*pull).is_some_and(|pull| pull.out.ssrc == ssrc)
-        })
+        session
+            .pulled
+            .iter()
+            .filter_map(|pulled| pulled.pull())
+            .find(|pull| self.pulls.get(*pull).is_some_and(|pull| pull.out.ssrc == ssrc))
     }
 
     /// Asks a publisher for a keyframe of one layer.
@@ -159,7 +161,9 @@ impl Engine {
         let mut plain = Vec::with_capacity(COMPOUND_LEN);
         for pull in session.pulled.iter().filter_map(|p| self.pulls.get(p.pull()?)) {
             let Some(info) = self.sender_info(pull, now) else { continue };
-            let Some(meta) = self.feeds.get(pull.feed).and_then(|f| f.meta.as_ref()) else { continue };
+            let Some(meta) = self.feeds.get(pull.feed).and_then(|f| f.meta.as_ref()) else {
+                continue;
+            };
             if plain.len() + 96 > COMPOUND_LEN {
                 compounds.push(std::mem::replace(&mut plain, Vec::with_capacity(COMPOUND_LEN)));
             }
@@ -224,15 +228,17 @@ fn listen(plain: &[u8]) -> Heard {
             Packet::Pli(pli) => heard.pictures.push(pli.media),
             Packet::Fir(fir) => heard.pictures.extend(fir.entries().map(|entry| entry.media)),
             Packet::Bye(bye) => heard.ended.extend(bye.ssrcs()),
-            Packet::Xr(xr) => heard.references.extend(xr.blocks().filter_map(|block| match block {
-                // RFC 3611 §4.5: answered at once, so without a delay to tell.
-                XrBlock::ReferenceTime { ntp } => Some(DlrrItem {
-                    ssrc: xr.sender,
-                    last_rr: (ntp >> 16) as u32,
-                    delay_since_last_rr: 0,
-                }),
-                XrBlock::Dlrr(_) => None,
-            })),
+            Packet::Xr(xr) => {
+                heard.references.extend(xr.blocks().filter_map(|block| match block {
+                    // RFC 3611 §4.5: answered at once, so without a delay to tell.
+                    XrBlock::ReferenceTime { ntp } => Some(DlrrItem {
+                        ssrc: xr.sender,
+                        last_rr: (ntp >> 16) as u32,
+                        delay_since_last_rr: 0,
+                    }),
+                    XrBlock::Dlrr(_) => None,
+                }))
+            }
             // Estimation and adaptation read these.
             Packet::Remb(_) | Packet::Twcc(_) | Packet::Sdes(_) => {}
         }

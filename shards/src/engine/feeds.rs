@@ -37,7 +37,8 @@ impl Engine {
         } else {
             feed.origin = Origin::Shard { shard: owner, feed: None };
         }
-        let made = self.feeds.insert_with(|_| feed).ok_or(ItemError::Limit("tracks on this node"))?;
+        let made =
+            self.feeds.insert_with(|_| feed).ok_or(ItemError::Limit("tracks on this node"))?;
         self.registry.insert(key.clone(), made);
         if here {
             if let Some(session) = self.find_session(key.app, key.session)
@@ -77,7 +78,10 @@ impl Engine {
         feed.publish(meta.clone(), now);
         for watcher in feed.watchers.clone() {
             let mirror = watcher.mirror;
-            self.post(watcher.shard, Mail::Published { mirror, meta: meta.clone() });
+            self.post(
+                watcher.shard,
+                Mail::Published { mirror, meta: meta.clone(), flowing: false },
+            );
         }
         if let Some(session) = self.find_session(key.app, key.session)
             && let Some(session) = self.sessions.get_mut(session)
@@ -187,11 +191,12 @@ impl Engine {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         feed.watchers.push(watcher);
         let published = feed.stage.is_alive().then(|| feed.meta.clone()).flatten();
+        let flowing = feed.stage == Stage::Flowing;
         let clocks: Vec<_> = feed.layers.iter().map(|layer| layer.clock.clone()).collect();
         let mirror = watcher.mirror;
         self.post(watcher.shard, Mail::Found { mirror, feed: key });
         if let Some(meta) = published {
-            self.post(watcher.shard, Mail::Published { mirror, meta });
+            self.post(watcher.shard, Mail::Published { mirror, meta, flowing });
         }
         for (layer, clock) in clocks.into_iter().enumerate() {
             if let Some(clock) = clock {

@@ -121,13 +121,7 @@ impl Engine {
         self.transport_happened(key, happened, now);
     }
 
-    fn send_stray(
-        &mut self,
-        owner: ShardId,
-        source: SocketAddr,
-        local: SocketAddr,
-        bytes: &[u8],
-    ) {
+    fn send_stray(&mut self, owner: ShardId, source: SocketAddr, local: SocketAddr, bytes: &[u8]) {
         self.meters.strays_sent += 1;
         self.post(owner, Mail::Stray { source, local, bytes: bytes.into() });
     }

@@ -103,9 +103,11 @@ impl Engine {
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let application = session.negotiator.lines().iter().any(|line| {
-            line.kind == LineKind::Application && !line.stopped
-        });
+        let application = session
+            .negotiator
+            .lines()
+            .iter()
+            .any(|line| line.kind == LineKind::Application && !line.stopped);
         let Some(transport) = &mut session.transport else { return };
         let mut happened = vec![transport.set_remote(remote, restart, now)];
         if application {
@@ -200,7 +202,9 @@ fn reason(because: RejectedBecause) -> String {
         RejectedBecause::Stopped => "the client refused the m-line".into(),
         RejectedBecause::Direction(_) => "the client does not receive on the m-line".into(),
         RejectedBecause::NoCodec => "the client accepted no codec at all".into(),
-        RejectedBecause::Codec(codec) => format!("the client accepted no codec of the track ({codec})"),
+        RejectedBecause::Codec(codec) => {
+            format!("the client accepted no codec of the track ({codec})")
+        }
     }
 }
 

@@ -17,9 +17,12 @@ impl Engine {
             Mail::Want { key, mirror } => self.wanted(from, &key, mirror, now),
             Mail::Unwant { feed, mirror } => self.unwanted(from, feed, mirror),
             Mail::Found { mirror, feed } => self.found(from, mirror, feed, now),
-            Mail::Published { mirror, meta } => {
+            Mail::Published { mirror, meta, flowing } => {
                 if let Some(feed) = self.feeds.get_mut(mirror) {
                     feed.publish(meta, now);
+                    if flowing {
+                        feed.stage = Stage::Flowing;
+                    }
                     self.stage_changed(mirror);
                 }
             }

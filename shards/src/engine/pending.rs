@@ -105,7 +105,8 @@ impl Engine {
     }
 
     fn tracks_settled(&mut self, waiter: Waiter, now: Instant) {
-        let Some(Pending { ticket, session, wait: Wait::Tracks(seeking), .. }) = self.unpark(waiter)
+        let Some(Pending { ticket, session, wait: Wait::Tracks(seeking), .. }) =
+            self.unpark(waiter)
         else {
             return;
         };

@@ -120,12 +120,7 @@ impl Engine {
         self.begin_seeking(ticket, key, Seeking { subscriber, started: now, items, purpose });
     }
 
-    pub(super) fn begin_seeking(
-        &mut self,
-        ticket: Ticket,
-        key: SessionKey,
-        seeking: Seeking,
-    ) {
+    pub(super) fn begin_seeking(&mut self, ticket: Ticket, key: SessionKey, seeking: Seeking) {
         let deadline = seeking.started + TRACK_WAIT;
         let wait = Wait::Tracks(Box::new(seeking));
         self.park(Pending { ticket, session: key, deadline, wait });

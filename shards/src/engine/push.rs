@@ -10,9 +10,9 @@ use crate::command::{
     TracksRequest,
 };
 use crate::limits::{TRACK_NAME_LEN, TRACKS_PER_SESSION};
+use crate::media::format::CodecSpec;
 use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want};
 use crate::session::{Published, Session};
-use crate::media::format::CodecSpec;
 use crate::switch::feed::{TrackKey, TrackMeta};
 
 impl Engine {
@@ -48,13 +48,18 @@ impl Engine {
         let mut discovered = Vec::new();
         let names: Vec<String> = (0..64).map(|_| format!("{:016x}", (self.random)())).collect();
         let specs: Vec<_> = tracks.iter().map(|_| self.reserved_spec(key)).collect();
-        let answer = self.accept_offer(key, offer, |(session, offer)| {
-            if request.auto_discover {
-                discovered = discover(session, offer, names);
-                tracks.clone_from(&discovered);
-            }
-            tracks.iter().enumerate().map(|(at, t)| role(at, t, offer, specs.get(at))).collect()
-        }, now)?;
+        let answer = self.accept_offer(
+            key,
+            offer,
+            |(session, offer)| {
+                if request.auto_discover {
+                    discovered = discover(session, offer, names);
+                    tracks.clone_from(&discovered);
+                }
+                tracks.iter().enumerate().map(|(at, t)| role(at, t, offer, specs.get(at))).collect()
+            },
+            now,
+        )?;
         let results = tracks
             .iter()
             .enumerate()
@@ -148,7 +153,11 @@ impl Engine {
             None => return Err(ItemError::BadTransceiver(mid.into())),
         };
         if let Some(same) = session.published_by_name(name) {
-            return if same.mid == mid { Ok(()) } else { Err(ItemError::RepeatedTrack(name.into())) };
+            return if same.mid == mid {
+                Ok(())
+            } else {
+                Err(ItemError::RepeatedTrack(name.into()))
+            };
         }
         if session.published.iter().filter(|p| p.is_active()).count() >= TRACKS_PER_SESSION {
             return Err(ItemError::Limit("tracks of one session"));
@@ -193,10 +202,7 @@ fn track_meta(session: &Session, mid: &str, kind: MediaKind) -> TrackMeta {
     }
     TrackMeta {
         kind,
-        codecs: codecs
-            .iter()
-            .map(|c| CodecSpec { codec: c.codec, fmtp: c.fmtp.clone() })
-            .collect(),
+        codecs: codecs.iter().map(|c| CodecSpec { codec: c.codec, fmtp: c.fmtp.clone() }).collect(),
         rids,
         cname: session.cname.clone(),
         stream_id: session.stream_id.clone(),
@@ -241,4 +247,3 @@ fn discover(session: &Session, offer: &RemoteOffer, names: Vec<String>) -> Vec<T
 fn missing(at: usize, field: &str) -> Refusal {
     Refusal::InvalidParams(format!("tracks[{at}]: Missing {field} in track"))
 }
-

@@ -103,7 +103,9 @@ impl Engine {
             .published
             .iter()
             .filter_map(|p| p.feed)
-            .filter(|feed| self.feeds.get(*feed).is_some_and(|f| since(f.silent_from()) >= TRACK_LIFETIME))
+            .filter(|feed| {
+                self.feeds.get(*feed).is_some_and(|f| since(f.silent_from()) >= TRACK_LIFETIME)
+            })
             .collect();
         for feed in silent {
             self.unpublish(key, feed);
@@ -127,7 +129,11 @@ impl Engine {
     }
 
     /// Makes the transport if there is none yet.
-    pub(super) fn ensure_transport(&mut self, key: SessionKey, now: Instant) -> Result<(), Refusal> {
+    pub(super) fn ensure_transport(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let credentials = self.fresh_credentials(key);
         let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
         if session.transport.is_none() {
@@ -151,7 +157,12 @@ impl Engine {
     }
 
     /// Acts on what a transport did.
-    pub(super) fn transport_happened(&mut self, key: SessionKey, mut happened: Happened, now: Instant) {
+    pub(super) fn transport_happened(
+        &mut self,
+        key: SessionKey,
+        mut happened: Happened,
+        now: Instant,
+    ) {
         let keys = happened.keys.take();
         let closed = happened.closed;
         let checked = happened.checked;
@@ -194,7 +205,6 @@ impl Engine {
         session.ingress.key(Opener::new(&theirs));
         session.report_at = Some(now + REPORTS);
         self.heard(key, now);
-        
     }
 
     fn update_destination(&mut self, key: SessionKey) {

@@ -269,7 +269,8 @@ impl Copies<'_> {
         };
         let transport_seq = self.egress.next_transport_seq().to_be_bytes();
         let slot = self.outbox.slot();
-        let header_len = write_header(slot, &fixed, pull, batch, packet, &self.abs_send_time, &transport_seq);
+        let header_len =
+            write_header(slot, &fixed, pull, batch, packet, &self.abs_send_time, &transport_seq);
         let Some((sealer, remote, local)) = self.egress.open() else { return false };
         let payload = batch.payload(packet);
         if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {

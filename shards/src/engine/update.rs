@@ -29,8 +29,7 @@ impl Engine {
             };
             // Without a track named, only the layer changes.
             let unnamed = object.session_id.is_none() && object.track_name.is_none();
-            let wanted =
-                if unnamed { Ok(Ok(pulled.key.clone())) } else { track_key(app, &object) };
+            let wanted = if unnamed { Ok(Ok(pulled.key.clone())) } else { track_key(app, &object) };
             let current = (pulled.key.clone(), pulled.feed);
             let target = match wanted {
                 Err(field) => {

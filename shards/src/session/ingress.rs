@@ -132,7 +132,15 @@ pub struct Ingress {
 impl Ingress {
     pub fn new(reporter: u32) -> Self {
         let streams = Vec::new();
-        Self { opener: None, inlets: Vec::new(), streams, twcc: None, reporter: reporter.max(1), fir_seq: 0, hint: 0 }
+        Self {
+            opener: None,
+            inlets: Vec::new(),
+            streams,
+            twcc: None,
+            reporter: reporter.max(1),
+            fir_seq: 0,
+            hint: 0,
+        }
     }
 
     pub fn key(&mut self, opener: Opener) {
@@ -353,8 +361,7 @@ fn repaired(
     // RFC 4588 §4: the original sequence number comes first.
     let seq = u16::from_be_bytes(*payload.first_chunk()?);
     let (mid, layer) = (&streams[at].mid, streams[at].layer);
-    let original =
-        streams.iter().rposition(|s| s.layer == layer && !s.repairs && s.mid == *mid)?;
+    let original = streams.iter().rposition(|s| s.layer == layer && !s.repairs && s.mid == *mid)?;
     let window = &mut streams[original].window;
     let index = window.estimate(seq);
     if !window.is_new(index) {

@@ -68,7 +68,6 @@ impl Pulled {
     }
 }
 
-
 #[derive(Debug)]
 pub struct Session {
     pub id: SessionId,

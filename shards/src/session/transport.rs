@@ -45,6 +45,7 @@ pub struct Transport {
     timeout: Option<Instant>,
     remote_known: bool,
     sctp_started: bool,
+    dtls_client: bool,
 }
 
 impl std::fmt::Debug for Transport {
@@ -78,6 +79,7 @@ impl Transport {
             timeout: None,
             remote_known: false,
             sctp_started: false,
+            dtls_client: false,
         })
     }
 
@@ -116,11 +118,12 @@ impl Transport {
             }
             if !this.remote_known {
                 this.remote_known = true;
+                this.dtls_client = remote.we_are_dtls_client;
                 this.rtc.direct_api().set_remote_fingerprint(Fingerprint {
                     hash_func: "sha-256".to_owned(),
                     bytes: remote.fingerprint.to_vec(),
                 });
-                this.rtc.direct_api().start_dtls(false)?;
+                this.rtc.direct_api().start_dtls(remote.we_are_dtls_client)?;
             }
             Ok(())
         })
@@ -132,8 +135,7 @@ impl Transport {
             return Happened::default();
         }
         self.guarded(now, |this| {
-            // We are the DTLS server, so the client opens the association.
-            this.rtc.direct_api().start_sctp(false);
+            this.rtc.direct_api().start_sctp(this.dtls_client);
             Ok(())
         })
     }
@@ -194,8 +196,8 @@ impl Transport {
             return Happened::default();
         };
         let receive = Receive { proto: Protocol::Udp, source, destination, contents };
-        let mut happened = self
-            .guarded(now, |this| this.rtc.handle_input(Input::Receive(now, receive)));
+        let mut happened =
+            self.guarded(now, |this| this.rtc.handle_input(Input::Receive(now, receive)));
         if let Some(local) = local {
             for datagram in &mut happened.datagrams {
                 if datagram.0 == source {

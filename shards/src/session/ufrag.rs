@@ -7,8 +7,7 @@
 use crate::ids::ShardId;
 
 /// ICE characters (RFC 8839 §5.4), in the order that gives each its six bits.
-pub const ALPHABET: &[u8; 64] =
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+pub const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 const ADDRESS_LEN: usize = 6;
 const RANDOM_LEN: usize = 8;

@@ -264,13 +264,16 @@ mod tests {
         let session = "0".repeat(32).parse().unwrap();
         let key = TrackKey { app: AppId(0), session, name: "cam".into() };
         let mut feed = Feed::new(key, Origin::Here, now);
-        feed.publish(Arc::new(TrackMeta {
-            kind: MediaKind::Video,
-            codecs: vec![],
-            rids: vec!["f".into(), "h".into(), "q".into()],
-            cname: String::new(),
-            stream_id: String::new(),
-        }), now);
+        feed.publish(
+            Arc::new(TrackMeta {
+                kind: MediaKind::Video,
+                codecs: vec![],
+                rids: vec!["f".into(), "h".into(), "q".into()],
+                cname: String::new(),
+                stream_id: String::new(),
+            }),
+            now,
+        );
         assert_eq!(feed.choose_layer(Some("h"), now), 1, "nothing flows yet: hope");
         for (at, bytes) in [(0, 100), (2, 10)] {
             feed.layers[at].seen(now, bytes, false);

@@ -158,7 +158,15 @@ mod tests {
     use super::*;
 
     fn head(seq: u64) -> PacketHead {
-        PacketHead { layer: 0, codec: 0, marker: false, keyframe: true, source: 1, seq, timestamp: 9 }
+        PacketHead {
+            layer: 0,
+            codec: 0,
+            marker: false,
+            keyframe: true,
+            source: 1,
+            seq,
+            timestamp: 9,
+        }
     }
 
     #[test]

@@ -39,8 +39,8 @@ impl Resends {
         self.counted_at = Some(now);
         let recent = self.recent.get_or_insert_with(|| Box::new([(0, None); REMEMBERED]));
         let entry = &mut recent[index as usize & (REMEMBERED - 1)];
-        let again = entry.0 == index
-            && entry.1.is_some_and(|at| now.saturating_duration_since(at) < AGAIN);
+        let again =
+            entry.0 == index && entry.1.is_some_and(|at| now.saturating_duration_since(at) < AGAIN);
         if again || self.allowance < 1.0 {
             return false;
         }

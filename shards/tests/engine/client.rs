@@ -145,7 +145,8 @@ impl Client {
         payload.extend_from_slice(&track.to_be_bytes());
         payload.extend_from_slice(&sender.number.to_be_bytes());
         let timestamp = sender.number.wrapping_mul(rate / 50);
-        let write = RtpWrite::new(pt, SeqNo::from(sender.seq), timestamp, now, payload).marker(true);
+        let write =
+            RtpWrite::new(pt, SeqNo::from(sender.seq), timestamp, now, payload).marker(true);
         stream.write_rtp(write);
         sender.seq += 1;
         sender.number += 1;

@@ -124,7 +124,12 @@ impl World {
     }
 
     /// Case A: the client pushes; the tracks are named as given.
-    pub fn push(&mut self, client: usize, session: SessionId, names: &[(&str, MediaKind)]) -> Vec<String> {
+    pub fn push(
+        &mut self,
+        client: usize,
+        session: SessionId,
+        names: &[(&str, MediaKind)],
+    ) -> Vec<String> {
         let kinds: Vec<MediaKind> = names.iter().map(|(_, kind)| *kind).collect();
         let (sdp, mids) = self.clients[client].offer_to_send(&kinds);
         let tracks = names.iter().zip(&mids).map(|((name, _), mid)| local(name, mid)).collect();
@@ -137,7 +142,12 @@ impl World {
     }
 
     /// Case D: the client pulls; returns the mids.
-    pub fn pull(&mut self, client: usize, session: SessionId, tracks: &[(SessionId, &str)]) -> Vec<String> {
+    pub fn pull(
+        &mut self,
+        client: usize,
+        session: SessionId,
+        tracks: &[(SessionId, &str)],
+    ) -> Vec<String> {
         let tracks = tracks.iter().map(|(publisher, name)| remote(*publisher, name)).collect();
         let reply = self.tracks(session, TracksRequest { tracks, ..TracksRequest::default() });
         assert!(reply.requires_immediate_renegotiation, "{reply:?}");

@@ -234,7 +234,7 @@ impl fmt::Display for BadTransport {
             ),
             Self::DtlsRole(setup) => write!(
                 f,
-                "a=setup:{setup} makes this side the DTLS client, which it never is. \
+                "a=setup:{setup} leaves no DTLS role to either side. \
                  Use a=setup:actpass in offers and a=setup:active in answers"
             ),
             Self::NothingUsable => write!(

@@ -1,6 +1,7 @@
 //! ICE, DTLS and BUNDLE as descriptions tell them: one transport for all m-lines.
 //!
-//! Invariants: this side is an ICE-lite agent and always the DTLS server; the client's
+//! Invariants: this side is an ICE-lite agent, and the DTLS server unless the
+//! client insists on being it; the client's
 //! certificate never changes; candidates stand in the BUNDLE-tagged section only, where every
 //! client looks for them (RFC 8843, 7.1.3).
 //!
@@ -31,6 +32,8 @@ pub struct RemoteTransport {
     pub fingerprint: [u8; 32],
     /// The credentials differ from those negotiated before.
     pub ice_restart: bool,
+    /// We are the DTLS client: the other side would only be the server.
+    pub we_are_dtls_client: bool,
 }
 
 /// Without the password.
@@ -65,19 +68,21 @@ pub(super) fn read(
         return Err(BadTransport::FingerprintChanged.into());
     }
     let same = |previous: &RemoteTransport| previous.ufrag == *ufrag && previous.pwd == *pwd;
-    let (is_up, ice_restart) =
-        (previous.is_some_and(same), previous.is_some_and(|previous| !same(previous)));
-    let reply = match section.transport.setup {
+    let ice_restart = previous.is_some_and(|previous| !same(previous));
+    let we_are_dtls_client = match (previous, section.transport.setup) {
+        // RFC 8842, 5.5: the association that is up stays as it is, whatever is said of it.
+        (Some(previous), _) => previous.we_are_dtls_client,
         // RFC 4145, 4.1: saying nothing means active.
-        Some(Setup::ActPass | Setup::Active) | None => Setup::Passive,
-        // RFC 8842, 5.5: the association that is up stays, whatever is said of it now.
-        Some(Setup::Passive | Setup::HoldConn) if is_up => Setup::Active,
-        Some(setup @ (Setup::Passive | Setup::HoldConn)) => {
+        (None, Some(Setup::ActPass | Setup::Active) | None) => false,
+        (None, Some(Setup::Passive)) => true,
+        (None, Some(setup @ Setup::HoldConn)) => {
             return Err(BadTransport::DtlsRole(setup.name()).into());
         }
     };
+    let reply = if we_are_dtls_client { Setup::Active } else { Setup::Passive };
     let (ufrag, pwd) = (ufrag.clone(), pwd.clone());
-    Ok((RemoteTransport { ufrag, pwd, fingerprint, ice_restart }, reply))
+    let remote = RemoteTransport { ufrag, pwd, fingerprint, ice_restart, we_are_dtls_client };
+    Ok((remote, reply))
 }
 
 /// The only algorithm DTLS checks here is SHA-256, which every client offers.
