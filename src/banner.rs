@@ -192,7 +192,7 @@ fn reachable(listen: IpAddr, addresses: &[Advertised]) -> IpAddr {
 fn listening(plan: &Plan) -> String {
     let http = plan.http.map(|listen| format!("http {listen}"));
     let https = plan.https.as_ref().map(|https| {
-        let warning = if https.identity.self_signed { " (self-signed)" } else { "" };
+        let warning = if https.identity.files.is_none() { " (self-signed)" } else { "" };
         format!("https {}{warning}", https.listen)
     });
     https.into_iter().chain(http).collect::<Vec<_>>().join(", ")

@@ -95,15 +95,10 @@ pub enum NoRings {
     Sysctl(u8),
 }
 
-/// The TLS certificate or key cannot be used.
+/// The TLS certificate or key cannot be used; says which, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadTls {
-    /// A file cannot be read, or holds the wrong thing.
-    File { path: PathBuf, what: &'static str, cause: String },
-    /// Certificate and key are no pair, or of a kind that we cannot use.
-    Pair { cert: PathBuf, key: PathBuf, cause: String },
-    /// No certificate could be made up.
-    SelfSigned { cause: String },
+pub struct BadTls {
+    pub problem: String,
 }
 
 /// A socket that should listen, and the setting that asks for it.
@@ -271,22 +266,7 @@ impl fmt::Display for NoRings {
 
 impl fmt::Display for BadTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, what, cause } => {
-                write!(f, "no {what} in {}: {cause}; it must be a PEM file", path.display())
-            }
-            Self::Pair { cert, key, cause } => write!(
-                f,
-                "the certificate in {} cannot be used with the key in {} ({cause}): \
-                 give a chain, leaf first, and the key it was issued for",
-                cert.display(),
-                key.display()
-            ),
-            Self::SelfSigned { cause } => write!(
-                f,
-                "no self-signed certificate could be made ({cause}): give --tls-cert and --tls-key"
-            ),
-        }
+        f.write_str(&self.problem)
     }
 }
 

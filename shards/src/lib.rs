@@ -8,15 +8,18 @@
 //! str0m), `engine` (joins them, one turn at a time), `mesh` (shard to shard), `io` (the kernel).
 
 pub mod command;
+pub mod counter;
 pub mod engine;
 pub mod ids;
 pub mod io;
 pub mod limits;
 pub mod mail;
 pub mod media;
+pub mod mesh;
 pub mod meters;
 pub mod outbox;
 pub mod session;
+pub mod shard;
 pub mod slots;
 pub mod switch;
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn contradictions_are_named() {
 fn https_may_stand_alone_with_a_made_up_certificate() {
     let plan = ok(&[APP, ("http", "off"), ("https", "0.0.0.0:443"), ("tls-self-signed", "true")]);
     assert!(plan.http.is_none());
-    assert!(plan.https.unwrap().identity.self_signed);
+    assert!(plan.https.unwrap().identity.files.is_none());
     assert!(plan.warnings.is_empty());
 }
 

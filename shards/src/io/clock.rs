@@ -39,6 +39,17 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Unpredictable bits, from the kernel.
+///
+/// # Panics
+/// If the kernel has no randomness to give, which it has from early boot on: to go on with
+/// guessable ids and passwords would be worse.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives randomness");
+    u64::from_ne_bytes(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

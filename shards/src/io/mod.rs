@@ -13,6 +13,7 @@
 
 pub mod bell;
 pub mod clock;
+pub mod listener;
 pub mod port;
 pub mod socket;
 pub mod steer;

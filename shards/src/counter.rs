@@ -1,0 +1,185 @@
+//! The counter between a shard's API and its loop, both on one thread: commands are left here
+//! with a ticket, answers picked up.
+//!
+//! Invariants: a ticket is answered at most once; an answer that nobody waits for any more is
+//! dropped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Poll, Waker};
+
+use crate::command::{Answer, Command, Refusal};
+use crate::ids::ShardId;
+use crate::io::clock;
+use crate::mail::Ticket;
+use crate::mesh::place;
+
+/// Requests of one shard's API under way at a time. HTTP has fewer connections than this, and
+/// a connection asks one thing at a time.
+const TICKETS: usize = 4096;
+
+#[derive(Debug)]
+pub struct Counter {
+    me: ShardId,
+    node: u16,
+    loads: Arc<[AtomicU32]>,
+    next: Cell<u64>,
+    left: RefCell<VecDeque<(ShardId, Ticket, Command)>>,
+    waiting: RefCell<BTreeMap<u64, Waiting>>,
+    shard: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    answer: Option<Answer>,
+    waker: Option<Waker>,
+}
+
+impl Counter {
+    pub fn new(me: ShardId, node: u16, loads: Arc<[AtomicU32]>) -> Self {
+        Self {
+            me,
+            node,
+            loads,
+            next: Cell::new(0),
+            left: RefCell::default(),
+            waiting: RefCell::default(),
+            shard: RefCell::default(),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub async fn ask(&self, command: Command) -> Answer {
+        if self.waiting.borrow().len() >= TICKETS {
+            return Err(Refusal::Busy("requests under way"));
+        }
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let ticket = Ticket { shard: self.me, number };
+        let stub = Stub { counter: self, number };
+        self.waiting.borrow_mut().insert(number, Waiting::default());
+        self.left.borrow_mut().push_back((self.owner(&command), ticket, command));
+        if let Some(shard) = self.shard.borrow_mut().take() {
+            shard.wake();
+        }
+        poll_fn(|cx| {
+            let mut waiting = self.waiting.borrow_mut();
+            let Some(entry) = waiting.get_mut(&stub.number) else {
+                return Poll::Ready(Err(Refusal::Internal));
+            };
+            match entry.answer.take() {
+                Some(answer) => Poll::Ready(answer),
+                None => {
+                    entry.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sessions and pulls of the whole node, roughly.
+    pub fn load(&self) -> u64 {
+        self.loads.iter().map(|load| u64::from(load.load(Ordering::Relaxed))).sum()
+    }
+
+    pub fn shards(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// The next command, with the shard it is for.
+    pub fn next(&self) -> Option<(ShardId, Ticket, Command)> {
+        self.left.borrow_mut().pop_front()
+    }
+
+    /// Ready when there is a command.
+    pub async fn asked(&self) {
+        poll_fn(|cx| {
+            if !self.left.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            *self.shard.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Hands an answer to whoever waits for it.
+    pub fn settle(&self, ticket: Ticket, answer: Answer) {
+        if let Some(entry) = self.waiting.borrow_mut().get_mut(&ticket.number) {
+            entry.answer = Some(answer);
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The shard a command is for. An id that names no shard of this node is nobody's session,
+    /// which this shard can say as well as any.
+    fn owner(&self, command: &Command) -> ShardId {
+        match command.ask.session() {
+            None => place(&self.loads, clock::random()),
+            Some(id) if id.node() == self.node && id.shard().index() < self.loads.len() => {
+                id.shard()
+            }
+            Some(_) => self.me,
+        }
+    }
+}
+
+/// Removes the waiting entry, also when the asker gives up.
+struct Stub<'a> {
+    counter: &'a Counter,
+    number: u64,
+}
+
+impl Drop for Stub<'_> {
+    fn drop(&mut self) {
+        self.counter.waiting.borrow_mut().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+    use std::pin::pin;
+
+    use super::*;
+    use crate::command::{Ask, Reply};
+    use crate::ids::AppId;
+
+    fn counter(shards: usize) -> Counter {
+        Counter::new(ShardId(0), 0, (0..shards).map(|_| AtomicU32::new(0)).collect())
+    }
+
+    fn command() -> Command {
+        Command { app: AppId(0), ask: Ask::Create { offer: None } }
+    }
+
+    #[test]
+    fn an_answer_reaches_its_asker() {
+        let counter = counter(1);
+        let mut asking = pin!(counter.ask(command()));
+        assert!(block_on(poll_once(asking.as_mut())).is_none());
+        let (to, ticket, _) = counter.next().unwrap();
+        assert_eq!(to, ShardId(0));
+        counter.settle(ticket, Ok(Reply::Deleted));
+        assert_eq!(block_on(asking), Ok(Reply::Deleted));
+        assert!(counter.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn an_asker_who_gives_up_leaves_nothing_behind() {
+        let counter = counter(2);
+        {
+            let mut asking = pin!(counter.ask(command()));
+            assert!(block_on(poll_once(asking.as_mut())).is_none());
+        }
+        let (_, ticket, _) = counter.next().unwrap();
+        counter.settle(ticket, Ok(Reply::Deleted));
+        assert!(counter.waiting.borrow().is_empty());
+    }
+}

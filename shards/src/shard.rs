@@ -1,0 +1,178 @@
+//! One shard: an engine, its packet port, its seat in the mesh, moved by one loop.
+//!
+//! The loop is the rim's heart: it reads the clock once per turn, gives the engine what has
+//! arrived, flushes what it leaves, and sleeps when there is nothing. HTTP tasks of the same
+//! executor reach it through a [`Counter`].
+//!
+//! Invariants: media before mail before commands; a turn never waits; nothing here decides
+//! anything.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+
+use crate::counter::Counter;
+use crate::engine::{Engine, EngineConfig, Progress};
+use crate::io::clock;
+use crate::io::port::Port;
+use crate::io::steer::Steering;
+use crate::mail::Mail;
+use crate::mesh::Seat;
+use crate::outbox::{CAPACITY, Outbox};
+
+/// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
+/// are a millisecond of sealing.
+const BUDGET: usize = 256;
+
+/// Messages taken in one turn, for the same reason.
+const MAIL_BUDGET: usize = 1024;
+
+/// What a shard is made of.
+pub struct Shard {
+    engine: Engine,
+    port: Box<dyn Port>,
+    seat: Seat,
+    steering: Option<Arc<Steering>>,
+    counter: Rc<Counter>,
+    outbox: Outbox,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// To be called on the shard's own thread, inside its executor.
+    pub fn new(
+        config: EngineConfig,
+        port: Box<dyn Port>,
+        seat: Seat,
+        steering: Option<Arc<Steering>>,
+    ) -> Self {
+        let counter = Rc::new(Counter::new(seat.me(), config.node, seat.loads()));
+        let engine = Engine::new(config, clock::now(), Box::new(clock::random));
+        Self { engine, port, seat, steering, counter, outbox: Outbox::new(CAPACITY) }
+    }
+
+    /// Where this shard's API leaves its commands.
+    pub fn counter(&self) -> Rc<Counter> {
+        Rc::clone(&self.counter)
+    }
+
+    /// Moves until `leaving` says so; then closes every session, flushes, and returns.
+    pub async fn run(mut self, leaving: impl Fn() -> bool) {
+        let mut ear = self.seat.ear();
+        loop {
+            let now = clock::now();
+            if leaving() {
+                self.leave(now);
+                return;
+            }
+            let busy = self.turn(now);
+            if busy {
+                glommio::yield_if_needed().await;
+            } else {
+                self.sleep(&mut ear, now).await;
+            }
+        }
+    }
+
+    /// One turn; whether there was anything to do.
+    fn turn(&mut self, now: Instant) -> bool {
+        let engine = &mut self.engine;
+        let received = self.port.receive(BUDGET, &mut |arrival| {
+            engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
+        });
+        let mut busy = received.count > 0 || !received.drained;
+        for _ in 0..MAIL_BUDGET {
+            let Some((from, mail)) = self.seat.take() else { break };
+            self.engine.handle_mail(from, mail, now);
+            busy = true;
+        }
+        while let Some((to, ticket, command)) = self.counter.next() {
+            busy = true;
+            if to == self.seat.me() {
+                self.engine.handle_command(ticket, command, now);
+            } else {
+                self.seat.post(to, Mail::Command { ticket, command: Box::new(command) });
+            }
+        }
+        if self.engine.timeout().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+            busy = true;
+        }
+        self.flush(now);
+        busy
+    }
+
+    fn flush(&mut self, now: Instant) {
+        loop {
+            let progress = self.engine.spread(&mut self.outbox, now);
+            if !self.outbox.is_empty() {
+                self.port.send(&self.outbox);
+                self.outbox.clear();
+            }
+            if progress == Progress::Done {
+                break;
+            }
+        }
+        for (to, mail) in self.engine.poll_mail() {
+            steer(self.steering.as_deref(), &self.seat, &mail);
+            self.seat.post(to, mail);
+        }
+        self.seat.ring();
+        for (ticket, answer) in self.engine.poll_answers() {
+            self.counter.settle(ticket, answer);
+        }
+        self.seat.set_load(self.engine.load());
+    }
+
+    /// Waits for a datagram, a bell, a command, or the next deadline.
+    async fn sleep(&mut self, ear: &mut crate::io::bell::Ear, now: Instant) {
+        let deadline = self.engine.timeout();
+        let port = &mut self.port;
+        let readable = poll_fn(|cx| port.poll_readable(cx));
+        let seat = &self.seat;
+        let rung = async {
+            if ear.rung(|| seat.has_work()).await.is_err() {
+                // Without its eventfd the shard would sleep through mail: look soon instead.
+                glommio::timer::sleep(BELL_BROKEN).await;
+            }
+        };
+        let asked = self.counter.asked();
+        let due = async {
+            match deadline {
+                Some(at) => glommio::timer::sleep(at.saturating_duration_since(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        readable.or(rung).or(asked).or(due).await;
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.engine.drain();
+        self.engine.close_all(now);
+        self.flush(now);
+    }
+}
+
+/// How long to sleep at most when the doorbell cannot be heard.
+const BELL_BROKEN: Duration = Duration::from_millis(1);
+
+/// The kernel learns where a session's datagrams belong as the other shards do.
+fn steer(steering: Option<&Steering>, seat: &Seat, mail: &Mail) {
+    match (steering, mail) {
+        (Some(steering), Mail::Route { source }) => {
+            steering.learn(*source, seat.me());
+        }
+        (Some(steering), Mail::Unroute { source }) => {
+            steering.forget(*source, seat.me());
+        }
+        _ => {}
+    }
+}
