@@ -53,7 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (prop::collection::vec(change(), 0..4), bytes(8))
             .prop_map(|(changes, roles)| Step::ClientOffer { changes, roles }),
-        4 => (bytes(4), bytes(8)).prop_map(|(wants, decisions)| Step::OurOffer { wants, decisions }),
+        4 => (bytes(4), bytes(8))
+            .prop_map(|(wants, decisions)| Step::OurOffer { wants, decisions }),
         1 => bytes(4).prop_map(|wants| Step::Abandoned { wants }),
         1 => any::<u8>().prop_map(Step::Broken),
     ]
@@ -70,6 +71,11 @@ struct World {
 }
 
 impl World {
+    fn new(negotiator: Negotiator, client: Client) -> Self {
+        let (agreed_mids, introduced) = (Vec::new(), false);
+        Self { negotiator, client, next_ssrc: 0, agreed_mids, introduced }
+    }
+
     fn spec(&mut self) -> SendSpec {
         self.next_ssrc += 2;
         let preferred = [
@@ -303,7 +309,7 @@ proptest! {
     ) {
         let brand = if firefox { Brand::Firefox } else { Brand::Chromium };
         let (negotiator, client) = (Negotiator::new(1), Client::new(brand));
-        let mut world = World { negotiator, client, next_ssrc: 0, agreed_mids: Vec::new(), introduced: false };
+        let mut world = World::new(negotiator, client);
         if introduced {
             let add = |video| Change::Add { video, wish: 0 };
             world.client_offer(&[add(false), add(true)], &[]);
@@ -324,7 +330,10 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_reading_panic(text in "\\PC{0,200}", lines in prop::collection::vec("[a-z]=\\PC{0,40}", 0..20)) {
+    fn no_text_makes_reading_panic(
+        text in "\\PC{0,200}",
+        lines in prop::collection::vec("[a-z]=\\PC{0,40}", 0..20),
+    ) {
         let _ = parse(&text);
         let _ = Negotiator::new(1).read_offer(&format!("v=0\n{}", lines.join("\n")));
     }
@@ -332,7 +341,10 @@ proptest! {
     #[test]
     fn no_mutation_of_a_real_offer_makes_answering_panic(
         which in 0_usize..4,
-        cuts in prop::collection::vec((any::<prop::sample::Index>(), "\\PC{0,6}", 0_usize..12), 1..6),
+        cuts in prop::collection::vec(
+            (any::<prop::sample::Index>(), "\\PC{0,6}", 0_usize..12),
+            1..6,
+        ),
     ) {
         let mut text = [
             fixture!("chromium156_b_simulcast_3rids"),
@@ -359,14 +371,15 @@ proptest! {
         }
         negotiator = Negotiator::new(1);
         let want = |kind| Want::Send { kind, spec: spec(1, None) };
-        negotiator.offer(&[want(MediaKind::Audio), want(MediaKind::Video)], &local()).expect("offer");
+        let wants = [want(MediaKind::Audio), want(MediaKind::Video)];
+        negotiator.offer(&wants, &local()).expect("offer");
         let _ = negotiator.accept_answer(&text);
     }
 
     #[test]
     fn what_we_write_reads_back_the_same(wants in prop::collection::vec(any::<u8>(), 1..8)) {
         let (negotiator, client) = (Negotiator::new(1), Client::new(Brand::Chromium));
-        let mut world = World { negotiator, client, next_ssrc: 0, agreed_mids: Vec::new(), introduced: false };
+        let mut world = World::new(negotiator, client);
         let wants = world.wants(&wants);
         let (offer, _) = world.negotiator.offer(&wants, &local()).expect("offer");
         let mut read = parse(&offer).expect("offer");
