@@ -64,9 +64,12 @@ impl Negotiator {
         let group = description.bundle.as_ref().unwrap_or(&mids);
         let bundle: Vec<String> = group.iter().filter(is_live).cloned().collect();
         let tagged = bundle.first().and_then(|mid| mids.iter().position(|known| known == mid));
-        let (remote, _) = match tagged {
-            Some(index) => transport::read(&description.sections[index], self.remote.as_ref())?,
-            None => return Err(BadTransport::NothingUsable.into()),
+        let remote = match (tagged, &self.remote) {
+            (Some(index), previous) => {
+                transport::read(&description.sections[index], previous.as_ref())?.0
+            }
+            (None, Some(previous)) => RemoteTransport { ice_restart: false, ..previous.clone() },
+            (None, None) => return Err(BadTransport::NothingUsable.into()),
         };
         let (mut lines, mut rejected) = (Vec::with_capacity(mids.len()), Vec::new());
         for (section, draft) in description.sections.iter().zip(&pending.lines) {

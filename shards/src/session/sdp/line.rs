@@ -59,6 +59,7 @@ pub struct Sending {
     pub ssrc: u32,
     /// Only when a codec can be repaired.
     pub rtx_ssrc: Option<u32>,
+    /// As the SDP tells it; RTCP must say the same.
     pub cname: String,
 }
 

@@ -67,9 +67,9 @@ impl Parser {
             // Origin, name, timing, bandwidth and addresses say nothing to a lite agent.
             _ => Ok(()),
         }
-        .or_else(|error| match error {
-            Stop::Expected(expected) => Err(bad(self.number, expected)),
-            Stop::Error(error) => Err(error),
+        .map_err(|error| match error {
+            Stop::Expected(expected) => bad(self.number, expected),
+            Stop::Error(error) => error,
         })
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: every line ends in CRLF, the last one too; what was written reads back as the
 //! same description, for all descriptions we make.
 //!
-//! Not here: what to write (`render`).
+//! Not here: what to write (`line`, `transport`).
 
 use std::fmt::{self, Write};
 

@@ -3,7 +3,7 @@
 use super::super::description::{Description, Direction, Section, Setup, Transport};
 use super::super::parse::parse;
 use super::super::write::write;
-use super::recorded;
+use super::fixture;
 
 /// What a client writes for a kind of line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,14 @@ pub(super) struct Client {
     pub(super) wishes: Vec<Direction>,
     pub(super) restarts: u32,
     pub(super) used_mids: Vec<String>,
+    /// Indexes of lines that both sides know to be stopped.
+    free: Vec<usize>,
 }
 
 impl Client {
     pub(super) fn new(brand: Brand) -> Self {
-        let (sections, wishes, used_mids) = (Vec::new(), Vec::new(), Vec::new());
-        Self { brand, sections, wishes, restarts: 0, used_mids }
+        let (sections, wishes, used_mids, free) = Default::default();
+        Self { brand, sections, wishes, restarts: 0, used_mids, free }
     }
 
     /// Adds a transceiver, in the place of a stopped one if there is one.
@@ -41,8 +43,7 @@ impl Client {
         let mut section = template(self.brand, media);
         section.mid = Some(mid.to_owned());
         self.used_mids.push(mid.to_owned());
-        let index = self.sections.iter().position(Section::is_stopped);
-        let index = index.unwrap_or(self.sections.len());
+        let index = self.free.pop().unwrap_or(self.sections.len());
         if index == self.sections.len() {
             self.sections.push(section);
             self.wishes.push(wish);
@@ -56,6 +57,11 @@ impl Client {
     pub(super) fn stop(&mut self, index: usize) {
         self.sections[index].port = 0;
         self.wishes[index] = Direction::Inactive;
+    }
+
+    fn settle(&mut self) {
+        let stopped = self.sections.iter().enumerate().filter(|(_, s)| s.is_stopped());
+        self.free = stopped.map(|(index, _)| index).collect();
     }
 
     pub(super) fn offer(&self) -> String {
@@ -74,6 +80,7 @@ impl Client {
                 own.extensions.retain(|map| theirs.extensions.iter().any(|of| of.id == map.id));
             }
         }
+        self.settle();
     }
 
     /// Takes our offer, lets `decide` change what new transceivers do, and answers.
@@ -107,6 +114,7 @@ impl Client {
                 None => self.sections.push(section),
             }
         }
+        self.settle();
         let offered = offer.sections.iter().map(|s| s.direction.reversed()).collect::<Vec<_>>();
         self.describe(Setup::Active, |wish, index| wish.and(offered[index]), offer.bundle)
     }
@@ -146,8 +154,8 @@ impl Client {
 /// The lines of a recorded offer of the brand, without what belongs to its transport.
 fn template(brand: Brand, media: &str) -> Section {
     let text = match brand {
-        Brand::Chromium => recorded!("chromium156_e_sendrecv_av_dc_all_codecs"),
-        Brand::Firefox => recorded!("firefox153_e_sendrecv_av_dc_all_codecs"),
+        Brand::Chromium => fixture!("chromium156_e_sendrecv_av_dc_all_codecs"),
+        Brand::Firefox => fixture!("firefox153_e_sendrecv_av_dc_all_codecs"),
     };
     let recorded = parse(text).expect("recorded");
     let found = recorded.sections.into_iter().find(|section| section.media == media);

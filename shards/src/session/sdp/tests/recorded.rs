@@ -3,41 +3,40 @@
 use super::*;
 
 const OFFERS: &[(&str, &str)] = &[
-    ("chromium a", recorded!("chromium156_a_sendonly_av")),
-    ("chromium b", recorded!("chromium156_b_simulcast_3rids")),
-    ("chromium c", recorded!("chromium156_c_recvonly_av")),
-    ("chromium d", recorded!("chromium156_d_datachannel_only")),
-    ("chromium e", recorded!("chromium156_e_sendrecv_av_dc_all_codecs")),
-    ("chromium f", recorded!("chromium156_f_sendonly_trackonly_no_stream")),
-    ("chromium g", recorded!("chromium156_g_two_video_two_audio")),
-    ("chromium h av1", recorded!("chromium156_h_svc_av1_L1T3")),
-    ("chromium h vp8", recorded!("chromium156_h_svc_vp8_L1T3")),
-    ("chromium h vp9", recorded!("chromium156_h_svc_vp9_L3T3_KEY")),
-    ("chromium i", recorded!("chromium156_i_bundle_balanced_nomax")),
-    ("chromium k", recorded!("chromium156_k_reoffer_icerestart_added_mline")),
-    ("chromium l", recorded!("chromium156_l_reoffer_stopped_mline")),
-    ("firefox a", recorded!("firefox153_a_sendonly_av")),
-    ("firefox b", recorded!("firefox153_b_simulcast_3rids")),
-    ("firefox c", recorded!("firefox153_c_recvonly_av")),
-    ("firefox d", recorded!("firefox153_d_datachannel_only")),
-    ("firefox e", recorded!("firefox153_e_sendrecv_av_dc_all_codecs")),
-    ("firefox f", recorded!("firefox153_f_sendonly_trackonly_no_stream")),
-    ("firefox g", recorded!("firefox153_g_two_video_two_audio")),
-    ("firefox h av1", recorded!("firefox153_h_svc_av1_L1T3")),
-    ("firefox h vp8", recorded!("firefox153_h_svc_vp8_L1T3")),
-    ("firefox h vp9", recorded!("firefox153_h_svc_vp9_L3T3_KEY")),
-    ("firefox i", recorded!("firefox153_i_bundle_balanced_nomax")),
-    ("firefox k", recorded!("firefox153_k_reoffer_icerestart_added_mline")),
-    ("firefox l", recorded!("firefox153_l_reoffer_stopped_mline")),
-    ("aiortc", recorded!("aiortc1.16_offer_default")),
-    ("aiortc h264", recorded!("aiortc1.16_offer_video_H264")),
-    ("gstreamer h264", recorded!("gstreamer1.22_webrtcbin_offer_h264")),
-    ("gstreamer vp8", recorded!("gstreamer1.22_webrtcbin_offer_vp8")),
-    ("eyewhip", recorded!("whip_offer_eyewhip")),
-    ("eyewhep", recorded!("whep_offer_eyewhep")),
-    ("whipclientsink", recorded!("whip_offer_gst_whipclientsink_0.13.7")),
-    ("pyav", recorded!("whip_offer_pyav")),
-    ("pyav active", recorded!("whip_offer_pyav_active")),
+    ("chromium a", fixture!("chromium156_a_sendonly_av")),
+    ("chromium b", fixture!("chromium156_b_simulcast_3rids")),
+    ("chromium c", fixture!("chromium156_c_recvonly_av")),
+    ("chromium d", fixture!("chromium156_d_datachannel_only")),
+    ("chromium e", fixture!("chromium156_e_sendrecv_av_dc_all_codecs")),
+    ("chromium f", fixture!("chromium156_f_sendonly_trackonly_no_stream")),
+    ("chromium g", fixture!("chromium156_g_two_video_two_audio")),
+    ("chromium h av1", fixture!("chromium156_h_svc_av1_L1T3")),
+    ("chromium h vp8", fixture!("chromium156_h_svc_vp8_L1T3")),
+    ("chromium h vp9", fixture!("chromium156_h_svc_vp9_L3T3_KEY")),
+    ("chromium i", fixture!("chromium156_i_bundle_balanced_nomax")),
+    ("chromium k", fixture!("chromium156_k_reoffer_icerestart_added_mline")),
+    ("chromium l", fixture!("chromium156_l_reoffer_stopped_mline")),
+    ("firefox a", fixture!("firefox153_a_sendonly_av")),
+    ("firefox b", fixture!("firefox153_b_simulcast_3rids")),
+    ("firefox c", fixture!("firefox153_c_recvonly_av")),
+    ("firefox d", fixture!("firefox153_d_datachannel_only")),
+    ("firefox e", fixture!("firefox153_e_sendrecv_av_dc_all_codecs")),
+    ("firefox f", fixture!("firefox153_f_sendonly_trackonly_no_stream")),
+    ("firefox g", fixture!("firefox153_g_two_video_two_audio")),
+    ("firefox h av1", fixture!("firefox153_h_svc_av1_L1T3")),
+    ("firefox h vp8", fixture!("firefox153_h_svc_vp8_L1T3")),
+    ("firefox h vp9", fixture!("firefox153_h_svc_vp9_L3T3_KEY")),
+    ("firefox i", fixture!("firefox153_i_bundle_balanced_nomax")),
+    ("firefox k", fixture!("firefox153_k_reoffer_icerestart_added_mline")),
+    ("firefox l", fixture!("firefox153_l_reoffer_stopped_mline")),
+    ("aiortc", fixture!("aiortc1.16_offer_default")),
+    ("aiortc h264", fixture!("aiortc1.16_offer_video_H264")),
+    ("gstreamer h264", fixture!("gstreamer1.22_webrtcbin_offer_h264")),
+    ("gstreamer vp8", fixture!("gstreamer1.22_webrtcbin_offer_vp8")),
+    ("eyewhip", fixture!("whip_offer_eyewhip")),
+    ("eyewhep", fixture!("whep_offer_eyewhep")),
+    ("whipclientsink", fixture!("whip_offer_gst_whipclientsink_0.13.7")),
+    ("pyav active", fixture!("whip_offer_pyav_active")),
 ];
 
 #[test]
@@ -106,8 +105,8 @@ fn every_recorded_offer_that_receives_can_be_sent_to() {
 fn recorded_answers_are_accepted_by_a_matching_offer() {
     // The offers these answer were audio, video and data, all sendonly.
     let answers = [
-        ("chromium j", recorded!("chromium156_j_answer_to_sendonly_av_dc"), 111, 96),
-        ("firefox m", recorded!("firefox153_m_answer_to_chromium_sendonly_av_dc"), 111, 96),
+        ("chromium j", fixture!("chromium156_j_answer_to_sendonly_av_dc"), 111, 96),
+        ("firefox m", fixture!("firefox153_m_answer_to_chromium_sendonly_av_dc"), 111, 96),
     ];
     for (name, text, audio_pt, video_pt) in answers {
         let mut negotiator = Negotiator::new(7);
@@ -133,7 +132,7 @@ fn recorded_answers_are_accepted_by_a_matching_offer() {
 #[test]
 fn a_recorded_answer_that_took_other_payload_types_carries_nothing() {
     // Answers to Firefox's offer: 109 and 120, which ours do not have.
-    let text = recorded!("chromium156_m_answer_to_firefox_sendonly_av_dc");
+    let text = fixture!("chromium156_m_answer_to_firefox_sendonly_av_dc");
     let mut negotiator = Negotiator::new(7);
     let audio =
         |ssrc| Want::Send { kind: crate::command::MediaKind::Audio, spec: spec(ssrc, None) };
@@ -150,12 +149,12 @@ fn a_recorded_answer_that_took_other_payload_types_carries_nothing() {
 fn recorded_renegotiations_of_browsers_are_followed() {
     for (first, second) in [
         (
-            recorded!("chromium156_k_reoffer_icerestart_added_mline"),
-            recorded!("chromium156_l_reoffer_stopped_mline"),
+            fixture!("chromium156_k_reoffer_icerestart_added_mline"),
+            fixture!("chromium156_l_reoffer_stopped_mline"),
         ),
         (
-            recorded!("firefox153_k_reoffer_icerestart_added_mline"),
-            recorded!("firefox153_l_reoffer_stopped_mline"),
+            fixture!("firefox153_k_reoffer_icerestart_added_mline"),
+            fixture!("firefox153_l_reoffer_stopped_mline"),
         ),
     ] {
         let mut negotiator = Negotiator::new(7);
@@ -176,7 +175,7 @@ fn recorded_renegotiations_of_browsers_are_followed() {
 #[test]
 fn simulcast_of_browsers_is_answered_in_their_order() {
     for text in
-        [recorded!("chromium156_b_simulcast_3rids"), recorded!("firefox153_b_simulcast_3rids")]
+        [fixture!("chromium156_b_simulcast_3rids"), fixture!("firefox153_b_simulcast_3rids")]
     {
         let mut negotiator = Negotiator::new(7);
         let offer = negotiator.read_offer(text).expect("offer");
@@ -199,7 +198,7 @@ fn simulcast_of_browsers_is_answered_in_their_order() {
 #[test]
 fn firefox_pairs_of_ssrcs_are_read() {
     let mut negotiator = Negotiator::new(7);
-    let offer = negotiator.read_offer(recorded!("firefox153_b_simulcast_3rids")).expect("offer");
+    let offer = negotiator.read_offer(fixture!("firefox153_b_simulcast_3rids")).expect("offer");
     assert_eq!(
         offer.lines()[1].msid,
         Some((
@@ -224,7 +223,7 @@ fn firefox_pairs_of_ssrcs_are_read() {
 
 #[test]
 fn h264_is_answered_with_the_offered_profiles() {
-    let offer = recorded!("chromium156_a_sendonly_av");
+    let offer = fixture!("chromium156_a_sendonly_av");
     let mut negotiator = Negotiator::new(7);
     let read = negotiator.read_offer(offer).expect("offer");
     let (answer, _) = negotiator.answer(read, &[], &local()).expect("answer");
@@ -234,4 +233,10 @@ fn h264_is_answered_with_the_offered_profiles() {
     assert!(answer.contains("a=fmtp:63 111/111\r\n"));
     assert!(!answer.contains("ulpfec"), "what is not forwarded is not answered");
     assert!(!answer.contains("sprop-"));
+}
+
+#[test]
+fn an_offer_that_wants_us_to_open_dtls_is_refused_with_advice() {
+    let error = Negotiator::new(7).read_offer(fixture!("whip_offer_pyav")).expect_err("passive");
+    assert!(error.to_string().contains("Use a=setup:actpass in offers"), "{error}");
 }
