@@ -37,6 +37,7 @@ fn sends(rounds: usize) {
     println!("\nsend, {PEERS} peers whose buffers are full");
     println!("{:>8} {:>8} {:>14} {:>14} {:>8}", "GSO run", "bare", "mmsg", "ring", "fold");
     let peers: Vec<UdpSocket> = (0..PEERS).map(|_| deaf_peer()).collect();
+    let remotes: Vec<_> = peers.iter().map(|peer| peer.local_addr().expect("bound")).collect();
     let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let mut ports = KINDS.map(|kind| port(kind, "127.0.0.1:0"));
     let mut worst: f64 = 0.0;
@@ -44,8 +45,7 @@ fn sends(rounds: usize) {
         let mut outbox = Outbox::new(CAPACITY);
         let fill = |outbox: &mut Outbox| {
             outbox.clear();
-            for peer in peers.iter().cycle().take(PEERS * 20 / run) {
-                let remote = peer.local_addr().expect("bound");
+            for &remote in remotes.iter().cycle().take(PEERS * 20 / run) {
                 let local = SocketAddr::from(([127, 0, 0, 1], 0));
                 for _ in 0..run {
                     outbox.commit(Destination { remote, local }, DATAGRAM);
