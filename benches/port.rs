@@ -122,7 +122,8 @@ fn wakes(count: usize) {
     println!("\nwake for one datagram: µs of CPU of the woken thread, receive included");
     println!("{:>10} {:>8.1}", "recv", wake_bare(count));
     for kind in KINDS {
-        println!("{:>10} {:>8.1}", format!("{kind}"), wake_port(kind, count));
+        let (cost, wakes) = wake_port(kind, count);
+        println!("{:>10} {cost:>8.1}   ready {wakes:.2} times per datagram", format!("{kind}"));
     }
     println!("recv: a thread blocked in recv(2), without an executor");
 }
@@ -144,7 +145,8 @@ fn wake_bare(count: usize) -> f64 {
     sleeper.join().expect("no panic") / (count - 1) as f64 / 1000.0
 }
 
-fn wake_port(kind: PortKind, count: usize) -> f64 {
+/// Cost per datagram, and how often `readable` was ready for it.
+fn wake_port(kind: PortKind, count: usize) -> (f64, f64) {
     let sockets = sockets("127.0.0.1:0");
     let target = sockets.locals()[0].expect("bound");
     let shard = LocalExecutorBuilder::new(Placement::Unbound)
@@ -162,11 +164,12 @@ fn wake_port(kind: PortKind, count: usize) -> f64 {
                     begun = cpu_time();
                 }
             }
-            (cpu_time() - begun) as f64 / wakes as f64
+            ((cpu_time() - begun) as f64 / (count - 1) as f64, wakes as f64 / count as f64)
         })
         .expect("an executor");
     trickle(target, count);
-    shard.join().expect("no panic") / 1000.0
+    let (cost, wakes) = shard.join().expect("no panic");
+    (cost / 1000.0, wakes)
 }
 
 fn trickle(target: SocketAddr, count: usize) {

@@ -119,6 +119,9 @@ impl Port for RingPort {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(watch) = &mut self.watch {
+            watch.settle(cx);
+        }
         if self.partial.is_some() || !self.ring.may_sleep() {
             return Poll::Ready(());
         }
