@@ -305,12 +305,23 @@ impl Courier for Ring {
     fn deliver(&mut self, family: usize, _socket: &Socket, envelopes: &mut Envelopes) {
         let count = envelopes.len();
         let mut queue = self.uring.submission();
-        for (at, header) in envelopes.headers().iter().enumerate() {
-            let send = opcode::SendMsg::new(Fixed(family as u32), &raw const header.msg_hdr)
-                .flags(SEND_FLAGS as u32)
-                .build()
-                .user_data(at as u64);
-            // SAFETY: the header was filled by `Envelopes::push`, whose pointers are valid by that
+        for at in 0..count {
+            let socket = Fixed(family as u32);
+            let send = match envelopes.plain(at) {
+                // Spares the kernel a copy of the header: 5 % of a single datagram.
+                Some((bytes, name)) => {
+                    opcode::Send::new(socket, bytes.iov_base.cast(), bytes.iov_len as u32)
+                        .dest_addr((&raw const name.bytes).cast())
+                        .dest_addr_len(name.len as libc::socklen_t)
+                        .flags(SEND_FLAGS)
+                        .build()
+                }
+                None => opcode::SendMsg::new(socket, &raw const envelopes.headers()[at].msg_hdr)
+                    .flags(SEND_FLAGS as u32)
+                    .build(),
+            };
+            let send = send.user_data(at as u64);
+            // SAFETY: the message was made by `Envelopes::push`, whose pointers are valid by that
             // module's invariant, and everything stays borrowed until all sends are complete.
             let queued = unsafe { queue.push(&send) };
             queued.expect("the queue holds two batches, and every batch empties it");
