@@ -96,6 +96,12 @@ impl Envelopes {
         &mut self.headers[..self.len]
     }
 
+    /// Message `at`, if it is only bytes and an address, without control messages.
+    pub(super) fn plain(&self, at: usize) -> Option<(&libc::iovec, &Name)> {
+        let plain = self.controls[..self.len][at].len == 0;
+        plain.then(|| (&self.iovecs[at], &self.names[at]))
+    }
+
     pub(super) fn result(&self, at: usize) -> i32 {
         self.results[at]
     }

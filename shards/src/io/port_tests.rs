@@ -8,7 +8,7 @@ use futures_lite::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock::now;
-use super::port::{Port, PortKind, Received, open, readable};
+use super::port::{Port, PortError, PortKind, Received, open, readable};
 use super::socket::{Socket, Sockets};
 use crate::outbox::{CAPACITY, Destination, MAX_DATAGRAM, Outbox, RUN_DATAGRAMS_MAX};
 
@@ -289,6 +289,40 @@ fn dropping_a_ring_leaves_its_socket_to_others() {
         drop(port);
         assert!(kept.as_raw_fd() > 0);
     }
+}
+
+#[test]
+fn where_rings_are_forbidden_the_sockets_come_back_for_the_other_port() {
+    // A seccomp filter is a thread's own, as a container's is its processes'.
+    std::thread::spawn(|| {
+        forbid_rings();
+        let sockets = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let bound = sockets.locals();
+        let (refused, sockets) = open(PortKind::Ring, sockets).unwrap_err();
+        assert!(matches!(refused, PortError::RingForbidden), "{refused}");
+        assert_eq!(opened(PortKind::Mmsg, sockets).locals(), bound);
+    })
+    .join()
+    .unwrap();
+}
+
+/// Makes io_uring_setup fail with EPERM on this thread.
+fn forbid_rings() {
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        op(0x20, 0, 0, 0), // the system call's number
+        op(0x15, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(0x06, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        op(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the kernel copies a live program of the length given; the first call passes
+    // only integers.
+    let status = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Two ports that talk to each other.

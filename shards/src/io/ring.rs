@@ -21,7 +21,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
 
 use io_uring::types::{CancelBuilder, Fixed};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode};
 
 use super::arrivals::Message;
 use super::bell::new_eventfd;
@@ -119,6 +119,9 @@ impl Port for RingPort {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(watch) = &mut self.watch {
+            watch.settle(cx);
+        }
         if self.partial.is_some() || !self.ring.may_sleep() {
             return Poll::Ready(());
         }
@@ -228,23 +231,19 @@ impl Ring {
                 opcode::RecvMsgMulti::new(Fixed(family as u32), &raw const *self.template, GROUP)
                     .build()
                     .user_data(RECEIVE | family as u64);
-            self.armed[family] = self.queue(&receive);
+            // SAFETY: it points to `template` and, by its group, to the provided buffers. Both
+            // live until the ring is torn down, which ends every receive.
+            self.armed[family] = unsafe { self.uring.submission().push(&receive) }.is_ok();
         }
         !self.uring.submission().is_empty()
-    }
-
-    fn queue(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: of the two kinds of entry, a receive points to `template` and the provided
-        // buffers, which live until the ring is torn down; a send points into envelopes and an
-        // outbox, which `deliver` keeps borrowed until the send is complete.
-        unsafe { self.uring.submission().push(entry) }.is_ok()
     }
 
     /// Submits what is queued, does the work that was deferred, and waits for `wanted`
     /// completions to be there.
     fn enter(&mut self, wanted: u32) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
-        // SAFETY: no signal mask or other argument is passed; for what entries point to, see `queue`.
+        // SAFETY: no signal mask or other argument is passed; for what entries point to, see where
+        // they are queued.
         let entered = unsafe {
             self.uring.submitter().enter::<libc::sigset_t>(queued, wanted, GETEVENTS, None)
         };
@@ -305,16 +304,29 @@ impl Ring {
 impl Courier for Ring {
     fn deliver(&mut self, family: usize, _socket: &Socket, envelopes: &mut Envelopes) {
         let count = envelopes.len();
+        let mut queue = self.uring.submission();
         for at in 0..count {
-            let header = &raw const envelopes.headers()[at].msg_hdr;
-            let send = opcode::SendMsg::new(Fixed(family as u32), header)
-                .flags(SEND_FLAGS as u32)
-                .build()
-                .user_data(at as u64);
-            let fits = self.queue(&send);
-            assert!(fits, "the submission queue holds two batches and is emptied by each");
-            envelopes.set_result(at, -libc::EAGAIN);
+            let socket = Fixed(family as u32);
+            let send = match envelopes.plain(at) {
+                // Spares the kernel a copy of the header: 5 % of a single datagram.
+                Some((bytes, name)) => {
+                    opcode::Send::new(socket, bytes.iov_base.cast(), bytes.iov_len as u32)
+                        .dest_addr((&raw const name.bytes).cast())
+                        .dest_addr_len(name.len as libc::socklen_t)
+                        .flags(SEND_FLAGS)
+                        .build()
+                }
+                None => opcode::SendMsg::new(socket, &raw const envelopes.headers()[at].msg_hdr)
+                    .flags(SEND_FLAGS as u32)
+                    .build(),
+            };
+            let send = send.user_data(at as u64);
+            // SAFETY: the message was made by `Envelopes::push`, whose pointers are valid by that
+            // module's invariant, and everything stays borrowed until all sends are complete.
+            let queued = unsafe { queue.push(&send) };
+            queued.expect("the queue holds two batches, and every batch empties it");
         }
+        drop(queue);
         // With MSG_DONTWAIT a send is over when it is submitted. The loop is there all the
         // same: until every send has completed, the kernel may read what they point to.
         let mut complete = 0;
@@ -323,9 +335,12 @@ impl Courier for Ring {
             match self.enter(wanted) {
                 Ok(()) => {}
                 Err(refused) if is_passing(&refused) => {}
-                // Any other error means that the ring is broken, and that memory the kernel
-                // may still read is about to be reused.
-                Err(broken) => panic!("io_uring_enter: {broken}"),
+                // Any other error means that the ring is broken. It may hold entries that point
+                // into memory which our caller is about to reuse, so there is no way on.
+                Err(broken) => {
+                    tracing::error!(%broken, "io_uring_enter");
+                    std::process::abort();
+                }
             }
             complete += self.collect(Some(envelopes));
             wanted = 1;
@@ -338,7 +353,7 @@ impl Drop for Ring {
         let cancelled = self.uring.submitter().register_sync_cancel(None, CancelBuilder::any());
         let none_left = cancelled.err().is_none_or(|e| e.raw_os_error() == Some(libc::ENOENT));
         if !none_left {
-            // Not seen yet; better to lose 17 MiB than to have somebody else's written to.
+            // Not seen yet; better to lose 4 MiB than to have somebody else's written to.
             self.buffers.leak();
         }
     }

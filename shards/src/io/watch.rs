@@ -83,6 +83,14 @@ impl Watch {
         }
         polled
     }
+
+    /// Takes note of an operation that has ended, without beginning another. For a caller that
+    /// looks for itself what the news is, and would otherwise be told twice.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.underway.is_some() && self.relay.rang.load(Ordering::SeqCst) {
+            let _ = self.poll(cx);
+        }
+    }
 }
 
 impl fmt::Debug for Watch {

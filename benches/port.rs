@@ -1,0 +1,399 @@
+//! What a packet port costs, against the bare system calls it is made of.
+//!
+//! CPU time of the thread (user, system, and the softirqs that run in it), in ns per datagram,
+//! medians over interleaved rounds. Over loopback, so a send pays for the receiving half too.
+//!
+//! `cargo bench --bench port [-- --quick]`
+
+#![expect(clippy::print_stdout, reason = "a bench's output is its table")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement};
+use shards::io::port::{Port, PortKind, open, readable};
+use shards::io::socket::Sockets;
+use shards::outbox::{CAPACITY, Destination, Outbox, Send};
+
+const DATAGRAM: usize = 1200;
+const PEERS: usize = 64;
+const KINDS: [PortKind; 2] = [PortKind::Mmsg, PortKind::Ring];
+/// A port may cost this much more than the bare loop.
+const TARGET: f64 = 1.15;
+
+fn main() {
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    let rounds = if quick { 7 } else { 41 };
+    pin(1);
+    println!("{DATAGRAM}-byte datagrams over loopback; ns of CPU per datagram, median of {rounds}");
+    sends(rounds);
+    receives(rounds);
+    wakes(if quick { 200 } else { 1500 });
+}
+
+/// Sending: both ports against `sendmmsg` over headers that were built beforehand.
+fn sends(rounds: usize) {
+    println!("\nsend, {PEERS} peers whose buffers are full");
+    println!("{:>8} {:>8} {:>14} {:>14} {:>8}", "GSO run", "bare", "mmsg", "ring", "fold");
+    let peers: Vec<UdpSocket> = (0..PEERS).map(|_| deaf_peer()).collect();
+    let remotes: Vec<_> = peers.iter().map(|peer| peer.local_addr().expect("bound")).collect();
+    let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut ports = KINDS.map(|kind| port(kind, "127.0.0.1:0"));
+    let mut worst: f64 = 0.0;
+    for run in [1, 2, 5, 10, 20] {
+        let mut outbox = Outbox::new(CAPACITY);
+        let fill = |outbox: &mut Outbox| {
+            outbox.clear();
+            for &remote in remotes.iter().cycle().take(PEERS * 20 / run) {
+                let local = SocketAddr::from(([127, 0, 0, 1], 0));
+                for _ in 0..run {
+                    outbox.commit(Destination { remote, local }, DATAGRAM);
+                }
+            }
+        };
+        fill(&mut outbox);
+        let count = outbox.datagrams() as f64;
+        let mut headers = Headers::new(&outbox);
+        let mut costs: [Vec<f64>; 4] = Default::default();
+        for _ in 0..rounds + 2 {
+            costs[0].push(spent(|| headers.send(&bare)) / count);
+            for (port, costs) in ports.iter_mut().zip(&mut costs[1..]) {
+                costs.push(spent(|| port.send(&outbox)) / count);
+            }
+            costs[3].push(spent(|| fill(&mut outbox)) / count);
+        }
+        let [bare, mmsg, ring, fold] = costs.map(median);
+        let ratios = [mmsg / bare, ring / bare];
+        worst = ratios.into_iter().fold(worst, f64::max);
+        println!(
+            "{run:>8} {bare:>8.0} {mmsg:>7.0} ×{:<5.2} {ring:>7.0} ×{:<5.2} {fold:>8.0}",
+            ratios[0], ratios[1]
+        );
+    }
+    for (kind, port) in KINDS.iter().zip(&ports) {
+        let counters = port.counters();
+        assert!(counters.gso && counters.drops_out.total() == 0, "{kind}: {counters:?}");
+    }
+    let verdict = if worst <= TARGET { "within" } else { "BEYOND" };
+    println!("worst ratio ×{worst:.2}, {verdict} the target of ×{TARGET}");
+    println!("fold: what Outbox::commit costs, part of filling it, not of either column before");
+}
+
+/// Receiving: draining 240 queued datagrams.
+fn receives(rounds: usize) {
+    println!("\nreceive, 240 queued, as the sender's GSO runs come through GRO");
+    println!("{:>8} {:>8} {:>14} {:>14}", "GSO run", "bare", "mmsg", "ring");
+    let mut bare = BareReceiver::new();
+    let mut ports = KINDS.map(|kind| port(kind, "127.0.0.1:0"));
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for run in [1, 2, 5, 10, 20] {
+        let mut costs: [Vec<f64>; 3] = Default::default();
+        let remotes = [bare.address(), local(&*ports[0]), local(&*ports[1])];
+        let mut outboxes = remotes.map(|remote| queue_of(remote, run));
+        let mut headers = outboxes.each_mut().map(|outbox| Headers::new(outbox));
+        for _ in 0..rounds + 2 {
+            headers[0].send(&sender);
+            costs[0].push(spent(|| assert_eq!(bare.drain(), 240)) / 240.0);
+            for (n, port) in ports.iter_mut().enumerate() {
+                headers[n + 1].send(&sender);
+                let mut bytes = 0;
+                costs[n + 1].push(
+                    spent(|| {
+                        let received =
+                            port.receive(1000, &mut |arrival| bytes += arrival.bytes.len());
+                        assert_eq!((received.count, received.drained), (240, true));
+                    }) / 240.0,
+                );
+                assert_eq!(bytes, 240 * DATAGRAM);
+            }
+        }
+        let [bare, mmsg, ring] = costs.map(median);
+        println!(
+            "{run:>8} {bare:>8.0} {mmsg:>7.0} ×{:<5.2} {ring:>7.0} ×{:<5.2}",
+            mmsg / bare,
+            ring / bare
+        );
+    }
+}
+
+/// Waking: one datagram every 500 µs to a shard that has nothing else to do.
+fn wakes(count: usize) {
+    println!("\nwake for one datagram: µs of CPU of the woken thread, receive included");
+    println!("{:>10} {:>8.1}", "recv", wake_bare(count));
+    for kind in KINDS {
+        let (cost, wakes) = wake_port(kind, count);
+        println!("{:>10} {cost:>8.1}   ready {wakes:.2} times per datagram", format!("{kind}"));
+    }
+    println!("recv: a thread blocked in recv(2), without an executor");
+}
+
+fn wake_bare(count: usize) -> f64 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let target = socket.local_addr().expect("bound");
+    let sleeper = std::thread::spawn(move || {
+        pin(1);
+        let mut buffer = [0; 2048];
+        socket.recv(&mut buffer).expect("a datagram");
+        spent(|| {
+            for _ in 1..count {
+                socket.recv(&mut buffer).expect("a datagram");
+            }
+        })
+    });
+    trickle(target, count);
+    sleeper.join().expect("no panic") / (count - 1) as f64 / 1000.0
+}
+
+/// Cost per datagram, and how often `readable` was ready for it.
+fn wake_port(kind: PortKind, count: usize) -> (f64, f64) {
+    let sockets = sockets("127.0.0.1:0");
+    let target = sockets.locals()[0].expect("bound");
+    let shard = LocalExecutorBuilder::new(Placement::Unbound)
+        .ring_depth(256)
+        .io_memory(64 << 10)
+        .spawn(move || async move {
+            pin(1);
+            let mut port = opened(kind, sockets);
+            let (mut seen, mut wakes, mut begun) = (0, 0, 0);
+            while seen < count {
+                readable(&mut *port).await;
+                wakes += 1;
+                while !port.receive(64, &mut |_| seen += 1).drained {}
+                if begun == 0 {
+                    begun = cpu_time();
+                }
+            }
+            ((cpu_time() - begun) as f64 / (count - 1) as f64, wakes as f64 / count as f64)
+        })
+        .expect("an executor");
+    trickle(target, count);
+    let (cost, wakes) = shard.join().expect("no panic");
+    (cost / 1000.0, wakes)
+}
+
+fn trickle(target: SocketAddr, count: usize) {
+    std::thread::spawn(move || {
+        pin(0);
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        std::thread::sleep(Duration::from_millis(100));
+        for _ in 0..count {
+            sender.send_to(&[0; 100], target).expect("loopback takes it");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    })
+    .join()
+    .expect("no panic");
+}
+
+/// `mmsghdr`s over an outbox, built once.
+struct Headers {
+    headers: Vec<libc::mmsghdr>,
+    _names: Box<[libc::sockaddr_in]>,
+    _iovecs: Box<[libc::iovec]>,
+    _controls: Box<[Control]>,
+}
+
+/// A control message UDP_SEGMENT.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    size: u16,
+}
+
+impl Headers {
+    /// The outbox must outlive what is built, and not move its arena (it never does).
+    fn new(outbox: &Outbox) -> Self {
+        let sends: Vec<Send<'_>> = outbox.sends().collect();
+        let mut names: Box<[_]> = sends.iter().map(|send| name(send.to.remote)).collect();
+        let mut iovecs: Box<[_]> = sends
+            .iter()
+            .map(|send| libc::iovec {
+                iov_base: send.bytes.as_ptr().cast_mut().cast(),
+                iov_len: send.bytes.len(),
+            })
+            .collect();
+        let header =
+            libc::cmsghdr { cmsg_len: 18, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
+        let mut controls: Box<[_]> =
+            sends.iter().map(|send| Control { header, size: send.segment as u16 }).collect();
+        let headers = (0..sends.len())
+            .map(|n| {
+                // SAFETY: mmsghdr is plain integers and pointers; all zeroes are valid.
+                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                let message = &mut header.msg_hdr;
+                message.msg_name = (&raw mut names[n]).cast();
+                message.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
+                message.msg_iov = &raw mut iovecs[n];
+                message.msg_iovlen = 1;
+                if sends[n].count > 1 {
+                    message.msg_control = (&raw mut controls[n]).cast();
+                    message.msg_controllen = size_of::<Control>();
+                }
+                header
+            })
+            .collect();
+        Self { headers, _names: names, _iovecs: iovecs, _controls: controls }
+    }
+
+    fn send(&mut self, socket: &UdpSocket) {
+        for batch in self.headers.chunks_mut(256) {
+            let len = batch.len();
+            // SAFETY: built by `new` over boxes kept here and an outbox that the caller keeps.
+            let sent = unsafe {
+                let flags = libc::MSG_DONTWAIT;
+                libc::sendmmsg(socket.as_raw_fd(), batch.as_mut_ptr(), len as u32, flags)
+            };
+            assert_eq!(sent, len as i32, "{}", std::io::Error::last_os_error());
+        }
+    }
+}
+
+/// A recvmmsg loop with GRO that counts datagrams and does nothing else.
+struct BareReceiver {
+    socket: UdpSocket,
+    headers: Vec<libc::mmsghdr>,
+    _buffers: Box<[[u8; 65536]]>,
+    _iovecs: Box<[libc::iovec]>,
+    _names: Box<[libc::sockaddr_in]>,
+    controls: Box<[[u64; 16]]>,
+}
+
+impl BareReceiver {
+    fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 8 << 20);
+        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20);
+        let mut buffers = vec![[0; 65536]; 32].into_boxed_slice();
+        let mut iovecs: Box<[_]> = buffers
+            .iter_mut()
+            .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
+            .collect();
+        let mut names: Box<[_]> =
+            (0..32).map(|_| name(SocketAddr::from(([0, 0, 0, 0], 0)))).collect();
+        let mut controls = vec![[0u64; 16]; 32].into_boxed_slice();
+        let headers = (0..32)
+            .map(|n| {
+                // SAFETY: mmsghdr is plain integers and pointers; all zeroes are valid.
+                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                header.msg_hdr.msg_iov = &raw mut iovecs[n];
+                header.msg_hdr.msg_iovlen = 1;
+                header.msg_hdr.msg_name = (&raw mut names[n]).cast();
+                header.msg_hdr.msg_control = (&raw mut controls[n]).cast();
+                header
+            })
+            .collect();
+        Self { socket, headers, _buffers: buffers, _iovecs: iovecs, _names: names, controls }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("bound")
+    }
+
+    fn drain(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            for header in &mut self.headers {
+                header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
+                header.msg_hdr.msg_controllen = 128;
+            }
+            // SAFETY: built by `new` over boxes that are kept here.
+            let got = unsafe {
+                let (fd, none) = (self.socket.as_raw_fd(), std::ptr::null_mut());
+                libc::recvmmsg(fd, self.headers.as_mut_ptr(), 32, libc::MSG_DONTWAIT, none)
+            };
+            let got = usize::try_from(got).unwrap_or(0);
+            for (header, control) in self.headers.iter().zip(&self.controls).take(got) {
+                let len = header.msg_len as usize;
+                // A lone control message: its data, the stride, is the third word.
+                let glued = header.msg_hdr.msg_controllen >= 20;
+                let stride = if glued { control[2] as u32 as usize } else { len };
+                count += len.div_ceil(stride);
+            }
+            if got < 32 {
+                return count;
+            }
+        }
+    }
+}
+
+fn queue_of(remote: SocketAddr, run: usize) -> Outbox {
+    let mut outbox = Outbox::new(CAPACITY);
+    let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    for n in 0..240 {
+        // Alternate what the folding compares, so that runs end where they should.
+        let local = if (n / run).is_multiple_of(2) { remote } else { elsewhere };
+        outbox.commit(Destination { remote, local }, DATAGRAM);
+    }
+    outbox
+}
+
+fn name(address: SocketAddr) -> libc::sockaddr_in {
+    let SocketAddr::V4(v4) = address else { panic!("IPv4 only here") };
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+        sin_zero: [0; 8],
+    }
+}
+
+/// A peer whose receive buffer holds nothing, so that the kernel drops at the socket.
+fn deaf_peer() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 1);
+    socket
+}
+
+fn sockets(address: &str) -> Sockets {
+    Sockets::bind(&[address.parse().expect("an address")]).expect("a free port")
+}
+
+fn port(kind: PortKind, address: &str) -> Box<dyn Port> {
+    opened(kind, sockets(address))
+}
+
+fn opened(kind: PortKind, sockets: Sockets) -> Box<dyn Port> {
+    open(kind, sockets).unwrap_or_else(|(refused, _)| panic!("{refused}"))
+}
+
+fn local(port: &dyn Port) -> SocketAddr {
+    port.locals()[0].expect("IPv4 is bound")
+}
+
+fn set(socket: &UdpSocket, level: i32, option: i32, value: i32) {
+    // SAFETY: a live c_int of the size given. May fail without rights, and then matters little.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
+}
+
+fn spent(work: impl FnOnce()) -> f64 {
+    let before = cpu_time();
+    work();
+    (cpu_time() - before) as f64
+}
+
+fn cpu_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Drops the first two, which warm up.
+fn median(mut costs: Vec<f64>) -> f64 {
+    costs.drain(..2);
+    costs.sort_by(f64::total_cmp);
+    costs[costs.len() / 2]
+}
+
+/// To a CPU of its own, where there are several; otherwise it stays where it is.
+fn pin(cpu: usize) {
+    // SAFETY: an all-zero cpu_set_t is an empty one, and `cpu` is within its 1,024 bits.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+    }
+}
