@@ -1,19 +1,183 @@
 //! The order of waking, and of going to sleep. The only place that spawns threads.
 
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use crate::banner;
+use http::auth::App;
+use http::tls::{Reloader, TlsConfig};
+use shards::engine::EngineConfig;
+use shards::io::listener::listen;
+use shards::io::socket::Sockets;
+use shards::io::steer::{self, Steering};
+use shards::mesh::{self, Seat};
+use shards::session::keys;
+
+use crate::banner::{self, InForce};
+use crate::check;
+use crate::crew::{self, Berth};
 use crate::drain::Drain;
-use crate::plan::Plan;
-use crate::start_error::StartError;
+use crate::plan::{Plan, UdpPorts};
+use crate::start_error::{BadRights, BadTls, Listener, StartError, Transport};
+
+/// How often certificate files are looked at. A renewed one has weeks of overlap.
+const TLS_CHECK: Duration = Duration::from_secs(10);
 
 /// Runs the node until it ends.
-pub fn run(plan: Plan) -> Result<ExitCode, StartError> {
+pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     // Before any thread, so that a signal during the waking is not lost.
     let drain = Drain::install(plan.drain)?;
-    banner::show(&plan, None);
+    let (sockets, steering) = sockets(&mut plan)?;
+    let cert = keys::provider().dtls_provider.generate_certificate();
+    let cert = cert.ok_or_else(|| machine("make a DTLS certificate", "the library refused"))?;
+    let seats = mesh::seats(plan.pins.len());
+    let seats = seats.map_err(|error| machine("make doorbells", &error.to_string()))?;
+    let bells: Vec<_> = seats.iter().map(Seat::bell).collect();
+    let tls = tls(&plan)?;
+    let http_drain = http::serve::Drain::default();
+    let mut crew = Vec::new();
+    for ((pin, seat), sockets) in plan.pins.iter().zip(seats).zip(sockets) {
+        let berth = Berth {
+            pin: *pin,
+            engine: EngineConfig {
+                node: 0,
+                shard: pin.shard,
+                shards: plan.pins.len(),
+                cert: cert.clone(),
+                candidates: candidates(&plan, &sockets),
+            },
+            seat,
+            sockets,
+            steering: steering.clone(),
+            packet_io: plan.packet_io,
+            listeners: listeners(&plan)?,
+            tls: tls.clone(),
+            apps: apps(&plan),
+            house: drain.house(),
+            http_drain: http_drain.clone(),
+        };
+        crew.push(crew::board(berth, drain.house().enter())?);
+    }
+    let in_force = in_force(&plan, steering.as_deref(), crew)?;
+    banner::show(&plan, Some(&in_force));
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(drain.wait(|| {}).exit_code())
+    let ending = drain.wait(move || {
+        http_drain.begin();
+        bells.iter().for_each(|bell| bell.ring());
+    });
+    Ok(ending.exit_code())
 }
+
+/// Every shard's media sockets, and what steers among them.
+fn sockets(plan: &mut Plan) -> Result<(Vec<Sockets>, Option<Arc<Steering>>), StartError> {
+    let shards = plan.pins.len();
+    let shared = shards > 1
+        && match plan.udp_ports {
+            UdpPorts::PerShard => false,
+            UdpPorts::Shared => true,
+            UdpPorts::Auto => steer::ebpf_allowed().is_ok() && shards <= steer::SHARDS_MAX,
+        };
+    if !shared {
+        check::udp_ports(&mut plan.udp, shards)?;
+    }
+    let mut all = Vec::with_capacity(shards);
+    for shard in 0..shards {
+        let port = if shared { 0 } else { shard as u16 };
+        let addresses: Vec<SocketAddr> = plan.udp.sockets(port).into_iter().flatten().collect();
+        all.push(Sockets::bind(&addresses).map_err(|error| {
+            let cause = error.to_string();
+            StartError::from(crate::start_error::BadNetwork::Media { cause })
+        })?);
+    }
+    if !shared {
+        return Ok((all, None));
+    }
+    let v4: Vec<_> = all.iter().filter_map(|sockets| sockets.v4.as_ref()).collect();
+    let v6: Vec<_> = all.iter().filter_map(|sockets| sockets.v6.as_ref()).collect();
+    let steering = Steering::attach(&v4, &v6, steer::Kind::EBpf);
+    Ok((all, Some(Arc::new(steering))))
+}
+
+/// The ICE candidates of a shard: every advertised address, at the shard's port.
+fn candidates(plan: &Plan, sockets: &Sockets) -> Arc<[SocketAddr]> {
+    let [v4, v6] = sockets.locals().map(|local| local.map(|local| local.port()));
+    let candidate = |public: std::net::IpAddr| {
+        let port = if public.is_ipv4() { v4 } else { v6 };
+        port.map(|port| SocketAddr::new(public, port))
+    };
+    plan.addresses.iter().filter_map(|address| candidate(address.public)).collect()
+}
+
+/// One shard's TCP listeners: (socket, whether it speaks TLS).
+fn listeners(plan: &Plan) -> Result<Vec<(TcpListener, bool)>, StartError> {
+    let https = plan.https.as_ref().map(|https| ("--https", https.listen, true));
+    let http = plan.http.map(|address| ("--http", address, false));
+    let open = |(flag, address, tls)| {
+        let listener = Listener { transport: Transport::Tcp, address, flag };
+        listen(address).map(|socket| (socket, tls)).map_err(|error| check::refused(&error, listener))
+    };
+    http.into_iter().chain(https).map(open).collect()
+}
+
+/// The TLS configuration of all shards, kept up to date with its files.
+fn tls(plan: &Plan) -> Result<Option<TlsConfig>, StartError> {
+    let Some(https) = &plan.https else { return Ok(None) };
+    let config = TlsConfig::new(https.identity.pair.clone());
+    let config = config.map_err(|error| BadTls { problem: error.to_string() })?;
+    if https.identity.pair.has_expired(SystemTime::now()) {
+        tracing::warn!("the TLS certificate has expired: clients will refuse it");
+    }
+    if let Some(files) = https.identity.files.clone() {
+        let mut reloader = Reloader::new(files, config.clone());
+        let watch = move || {
+            loop {
+                std::thread::sleep(TLS_CHECK);
+                match reloader.check() {
+                    Some(Ok(_)) => tracing::info!("the TLS certificate was reloaded"),
+                    Some(Err(error)) => tracing::warn!("the old TLS certificate stays: {error}"),
+                    None => {}
+                }
+            }
+        };
+        let named = std::thread::Builder::new().name("tls-reload".into());
+        named.spawn(watch).map_err(|error| machine("start a thread", &error.to_string()))?;
+    }
+    Ok(Some(config))
+}
+
+fn apps(plan: &Plan) -> Vec<App> {
+    let make = if plan.development { App::development } else { App::configured };
+    plan.apps.iter().map(|app| make(&app.id, app.secret.expose())).collect()
+}
+
+/// What the shards found to work, once all of them are up.
+fn in_force(
+    plan: &Plan,
+    steering: Option<&Steering>,
+    crew: Vec<crew::Hired>,
+) -> Result<InForce, StartError> {
+    let mut packets = None;
+    for hired in crew {
+        packets = Some(hired.report()?);
+    }
+    let packets = packets.ok_or_else(|| machine("start shards", "there are none"))?;
+    Ok(InForce {
+        steering: match steering.map(Steering::kind) {
+            _ if plan.pins.len() == 1 => banner::Steering::PortPerShard,
+            Some(steer::Kind::EBpf) => banner::Steering::Exact,
+            Some(steer::Kind::CBpf | steer::Kind::Hash) => banner::Steering::FirstContact,
+            None => banner::Steering::PortPerShard,
+        },
+        packets: packets.kind,
+        gso: packets.gso,
+        gro: packets.gro,
+    })
+}
+
+fn machine(what: &'static str, cause: &str) -> StartError {
+    BadRights::Machine { what, cause: cause.to_owned() }.into()
+}
+

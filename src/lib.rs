@@ -18,6 +18,8 @@ pub mod boot;
 pub mod check;
 pub mod config;
 pub mod cores;
+mod crew;
+mod desk;
 pub mod drain;
 pub mod flags;
 pub mod log;

@@ -57,6 +57,8 @@ pub enum BadSetting {
 pub enum BadNetwork {
     /// The address belongs to no interface.
     NotOurs(Listener),
+    /// A media socket that was tried with success before is refused now.
+    Media { cause: String },
     /// There is no address to offer to browsers.
     NothingToAdvertise,
     /// A port per shard does not fit below 65536.
@@ -78,6 +80,8 @@ pub enum BadRights {
     MemlockTooLow { bytes: u64 },
     /// io_uring cannot be used.
     NoRings(NoRings),
+    /// `--packet-io ring` cannot be had.
+    NoRingPort { cause: String },
     /// A port below 1024 without the right to it.
     PrivilegedPort(Listener),
 }
@@ -180,6 +184,7 @@ impl fmt::Display for BadNetwork {
                 "{listener} is no address of this machine: \
                  choose one that `ip address` lists, or all with 0.0.0.0 or [::]"
             ),
+            Self::Media { cause } => write!(f, "media cannot be received: {cause}"),
             Self::NothingToAdvertise => f.write_str(
                 "this machine has no address that browsers could reach: bring an interface up, \
                  or name an address with --public-ip or --udp",
@@ -226,6 +231,9 @@ impl fmt::Display for BadRights {
                  `docker run --ulimit memlock=8388608`",
                 bytes / 1024
             ),
+            Self::NoRingPort { cause } => {
+                write!(f, "--packet-io ring cannot be had ({cause}): use --packet-io auto or mmsg")
+            }
             Self::NoRings(why) => why.fmt(f),
             Self::PrivilegedPort(listener) => write!(
                 f,

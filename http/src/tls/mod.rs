@@ -35,6 +35,12 @@ impl fmt::Debug for Identity {
     }
 }
 
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
 impl Identity {
     /// A pair from elsewhere. Whether it is one shows when a configuration is made of it.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {

@@ -79,7 +79,13 @@ pub(super) fn read(
             return Err(BadTransport::DtlsRole(setup.name()).into());
         }
     };
-    let reply = if we_are_dtls_client { Setup::Active } else { Setup::Passive };
+    // What is answered must complement what was said, also where nothing comes of it.
+    let reply = match section.transport.setup {
+        Some(Setup::Passive) => Setup::Active,
+        Some(Setup::Active) => Setup::Passive,
+        _ if we_are_dtls_client => Setup::Active,
+        _ => Setup::Passive,
+    };
     let (ufrag, pwd) = (ufrag.clone(), pwd.clone());
     let remote = RemoteTransport { ufrag, pwd, fingerprint, ice_restart, we_are_dtls_client };
     Ok((remote, reply))

@@ -236,7 +236,10 @@ fn h264_is_answered_with_the_offered_profiles() {
 }
 
 #[test]
-fn an_offer_that_wants_us_to_open_dtls_is_refused_with_advice() {
-    let error = Negotiator::new(7).read_offer(fixture!("whip_offer_pyav")).expect_err("passive");
-    assert!(error.to_string().contains("Use a=setup:actpass in offers"), "{error}");
+fn a_client_that_will_only_be_the_dtls_server_gets_its_way() {
+    let mut negotiator = Negotiator::new(7);
+    let read = negotiator.read_offer(fixture!("whip_offer_pyav")).expect("offer");
+    let (answer, remote) = negotiator.answer(read, &[], &local()).expect("answer");
+    assert!(remote.we_are_dtls_client);
+    assert!(answer.contains("a=setup:active\r\n"));
 }

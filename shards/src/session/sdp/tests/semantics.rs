@@ -345,15 +345,18 @@ fn the_dtls_role_never_changes() {
     let offer = fixture!("chromium156_a_sendonly_av");
     let passive = offer.replace("setup:actpass", "setup:passive");
     let mut negotiator = Negotiator::new(1);
-    let error = negotiator.read_offer(&passive).expect_err("role");
-    assert_eq!(error, BadTransport::DtlsRole("passive").into());
+    let holding = offer.replace("setup:actpass", "setup:holdconn");
+    let error = negotiator.read_offer(&holding).expect_err("role");
+    assert_eq!(error, BadTransport::DtlsRole("holdconn").into());
     let read = negotiator.read_offer(offer).expect("offer");
-    let (answer, _) = negotiator.answer(read, &[], &local()).expect("answer");
+    let (answer, remote) = negotiator.answer(read, &[], &local()).expect("answer");
     assert_eq!(answer.matches("a=setup:passive\r\n").count(), 2);
+    assert!(!remote.we_are_dtls_client);
     // Later offers of either side are about the association that is up.
     let read = negotiator.read_offer(&passive).expect("offer");
-    let (answer, _) = negotiator.answer(read, &[], &local()).expect("answer");
+    let (answer, remote) = negotiator.answer(read, &[], &local()).expect("answer");
     assert_eq!(answer.matches("a=setup:active\r\n").count(), 2);
+    assert!(!remote.we_are_dtls_client);
     let (ours, _) = negotiator.offer(&[], &local()).expect("offer");
     assert_eq!(ours.matches("a=setup:actpass\r\n").count(), 2);
     negotiator.accept_answer(&passive.replace("sendonly", "inactive")).expect("answer");

@@ -1,0 +1,163 @@
+//! The shards' threads: each a pinned executor with a media loop and an HTTP server.
+//!
+//! Invariants: media goes before HTTP (shares and latency of the task queues); a shard that
+//! cannot begin says why before the node is shown as up.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use http::auth::{App, Apps};
+use http::limits::Timing;
+use http::serve::{Port as HttpPort, Server};
+use http::tls::TlsConfig;
+use shards::engine::EngineConfig;
+use shards::io::listener::adopt;
+use shards::io::port::{self, Port, PortKind};
+use shards::io::socket::Sockets;
+use shards::io::steer::Steering;
+use shards::mesh::Seat;
+use shards::shard::Shard;
+
+use crate::banner;
+use crate::cores::Pin;
+use crate::desk::ShardDesk;
+use crate::drain::{House, Presence};
+use crate::plan::PacketIo;
+use crate::start_error::{BadRights, StartError};
+
+/// Submission queue entries of each of glommio's rings. TCP and timers need few.
+const RING_DEPTH: usize = 256;
+/// Registered memory of an executor, which is for disk I/O we do not do. The least that works.
+const IO_MEMORY: usize = 64 << 10;
+/// How long tasks of one queue run before the others get a look. Each look costs 10 to 25 µs.
+const PREEMPT: Duration = Duration::from_millis(5);
+/// How late media may start when HTTP is busy.
+const MEDIA_LATENCY: Duration = Duration::from_millis(1);
+/// Of CPU time, when both want it: ten parts media, one part HTTP.
+const MEDIA_SHARES: usize = 1000;
+const HTTP_SHARES: usize = 100;
+
+/// Everything one shard is made of.
+pub(crate) struct Berth {
+    pub(crate) pin: Pin,
+    pub(crate) engine: EngineConfig,
+    pub(crate) seat: Seat,
+    pub(crate) sockets: Sockets,
+    pub(crate) steering: Option<Arc<Steering>>,
+    pub(crate) packet_io: PacketIo,
+    pub(crate) listeners: Vec<(TcpListener, bool)>,
+    pub(crate) tls: Option<TlsConfig>,
+    pub(crate) apps: Vec<App>,
+    pub(crate) house: House,
+    pub(crate) http_drain: http::serve::Drain,
+}
+
+/// How a shard moves packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PacketsFound {
+    pub(crate) kind: banner::Packets,
+    pub(crate) gso: bool,
+    pub(crate) gro: bool,
+}
+
+/// A shard on its way up.
+#[derive(Debug)]
+pub(crate) struct Hired {
+    report: Receiver<Result<PacketsFound, StartError>>,
+}
+
+impl Hired {
+    /// Waits until the shard is up, or says why not.
+    pub(crate) fn report(self) -> Result<PacketsFound, StartError> {
+        let lost = || BadRights::Machine {
+            what: "start a shard",
+            cause: "its thread ended before it was up".to_owned(),
+        };
+        self.report.recv().unwrap_or_else(|_| Err(lost().into()))
+    }
+}
+
+/// Starts a shard's thread.
+pub(crate) fn board(berth: Berth, presence: Presence) -> Result<Hired, StartError> {
+    let (sender, report) = channel();
+    let name = format!("shard{}", berth.pin.shard);
+    let executor = LocalExecutorBuilder::new(Placement::Fixed(berth.pin.cpu))
+        .name(&name)
+        .ring_depth(RING_DEPTH)
+        .io_memory(IO_MEMORY)
+        .preempt_timer(PREEMPT);
+    let spawned = executor.spawn(move || work(berth, sender, presence));
+    // Detached: `Presence` tells when the thread has left, and the process ends by exiting.
+    spawned.map(|_| Hired { report }).map_err(|error| {
+        BadRights::Machine { what: "start an executor", cause: error.to_string() }.into()
+    })
+}
+
+async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, presence: Presence) {
+    // The first sleep of an executor takes some 10 ms: not at the cost of the first packet.
+    glommio::timer::sleep(Duration::from_millis(1)).await;
+    let (port, kind) = match open_port(berth.packet_io, berth.sockets) {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The main thread waits for this; if it is gone, so is the node.
+            let _ = report.send(Err(error));
+            return;
+        }
+    };
+    let counters = port.counters();
+    let found = PacketsFound { kind, gso: counters.gso, gro: counters.gro };
+    let shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
+    let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone()));
+    let apps = Apps::new(berth.apps);
+    let server = Server::new(desk, apps, Timing::default(), berth.http_drain);
+    let tls = berth.tls;
+    let ports = berth.listeners.into_iter().map(|(listener, encrypted)| HttpPort {
+        listener: adopt(listener),
+        tls: tls.clone().filter(|_| encrypted),
+    });
+    let ports: Vec<HttpPort> = ports.collect();
+    let executor = glommio::executor();
+    let media = executor.create_task_queue(
+        Shares::Static(MEDIA_SHARES),
+        Latency::Matters(MEDIA_LATENCY),
+        "media",
+    );
+    let web = executor.create_task_queue(Shares::Static(HTTP_SHARES), Latency::NotImportant, "http");
+    let house = berth.house;
+    let serving = glommio::spawn_local_into(server.serve(ports), web);
+    let moving = glommio::spawn_local_into(shard.run(move || house.is_leaving()), media);
+    let (Ok(serving), Ok(moving)) = (serving, moving) else { return };
+    let _ = report.send(Ok(found));
+    moving.await;
+    serving.await;
+    drop(presence);
+}
+
+fn open_port(
+    wanted: PacketIo,
+    sockets: Sockets,
+) -> Result<(Box<dyn Port>, banner::Packets), StartError> {
+    let sockets = match wanted {
+        PacketIo::Mmsg => sockets,
+        PacketIo::Auto | PacketIo::Ring => match port::open(PortKind::Ring, sockets) {
+            Ok(port) => return Ok((port, banner::Packets::Ring)),
+            Err((error, _)) if wanted == PacketIo::Ring => {
+                return Err(BadRights::NoRingPort { cause: error.to_string() }.into());
+            }
+            Err((error, sockets)) => {
+                tracing::info!("packets go by recvmmsg/sendmmsg: {error}");
+                sockets
+            }
+        },
+    };
+    let opened = port::open(PortKind::Mmsg, sockets);
+    let opened = opened.map_err(|(error, _)| BadRights::Machine {
+        what: "open the packet port",
+        cause: error.to_string(),
+    })?;
+    Ok((opened, banner::Packets::Mmsg))
+}
