@@ -1,0 +1,34 @@
+// Sound and picture of one publisher reach the viewer together.
+
+import { check, test } from '../lib/suite.mjs';
+
+const ALLOWED = 150;
+
+for (const [from, to] of [
+  ['chromium', 'chromium'],
+  ['chromium', 'firefox'],
+  ['firefox', 'chromium'],
+]) {
+  test(`lips move with the voice, ${from} to ${to}`, { browsers: [...new Set([from, to])], seconds: 90 }, async (t) => {
+    const publisher = await t.stage(from, `publisher (${from})`);
+    const tracks = await publisher.run(async (api) => {
+      const metronome = new Metronome();
+      const session = (stage.sessions.pub = await Session.open(new Api(api)));
+      return session.push([
+        { track: metronome.audio, trackName: 'beeps' },
+        { track: metronome.video, trackName: 'flashes', codec: 'VP8' },
+      ]);
+    }, t.api);
+    const viewer = await t.stage(to, `viewer (${to})`);
+    const skew = await viewer.run(
+      async ({ api, tracks }) => {
+        const session = (stage.sessions.view = await Session.open(new Api(api)));
+        const got = await session.pull(tracks);
+        return measure(new MediaStream(got.map(({ track }) => track)));
+      },
+      { api: t.api, tracks },
+    );
+    t.note(`sound ${skew.median} ms after the picture (${skew.least} to ${skew.most})`);
+    check(Math.abs(skew.median) < ALLOWED, `sound and picture are ${skew.median} ms apart`);
+  });
+}
