@@ -137,7 +137,7 @@ export class Tab {
     });
   }
 
-  /** Waits until `fn(arg)` is true in the page. */
+  /** Waits until `fn(arg)` is true in the page. Elements do not travel: answer plain values. */
   async until(fn, arg, ms = 15000) {
     const end = Date.now() + ms;
     for (;;) {

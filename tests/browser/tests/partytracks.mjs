@@ -10,7 +10,7 @@ for (const kind of ['chromium', 'firefox']) {
     t.later(server.close);
     const open = async (name) => {
       const tab = t.keep(await t.browsers.open(kind, `${server.url}/party.html`), name);
-      await tab.until(() => document.title === 'ready' && window.party);
+      await tab.until(() => document.title === 'ready' && !!window.party);
       return tab;
     };
     const [ann, ben, viewer] = [await open('ann'), await open('ben'), await open('viewer')];
@@ -52,7 +52,7 @@ test('partytracks pushes three layers and chooses among them', { seconds: 90 }, 
   const server = await partyServer(t.api);
   t.later(server.close);
   const tab = t.keep(await t.browsers.open('chromium', `${server.url}/party.html`), 'both');
-  await tab.until(() => document.title === 'ready' && window.party);
+  await tab.until(() => document.title === 'ready' && !!window.party);
   const metadata = await tab.run(() => {
     const studio = (stage.studios[38] = new Studio(38, { width: 1280, height: 720 }));
     return party.push('video', studio.video, [
