@@ -14,17 +14,18 @@ const SECRET = '5ec2e7'.padEnd(64, '0');
 /** Starts `binary` with an application of our own; its log goes to `log`. */
 export async function startServer(binary, log, extra = []) {
   const http = `127.0.0.1:${await freePort()}`;
-  const args = ['--http', http, '--shards', String(SHARDS), '--app', `${APP}:${SECRET}`, ...extra];
+  const app = `${APP}:${SECRET}`;
+  const args = ['--http', http, '--shards', String(SHARDS), '--app', app, '--log', 'debug', ...extra];
   fs.mkdirSync(path.dirname(log), { recursive: true });
   const out = fs.openSync(log, 'w');
-  const env = { RUST_LOG: 'info', RUST_BACKTRACE: '1', ...process.env };
+  const env = { RUST_BACKTRACE: '1', ...process.env };
   const child = spawn(binary, args, { stdio: ['ignore', out, out], env });
   let ended;
   child.on('exit', (code, signal) => (ended = `the server ended by itself (${signal ?? `exit code ${code}`})`));
   child.on('error', (e) => (ended = `the server did not start: ${e.message}`));
   process.once('exit', () => child.kill('SIGKILL'));
   const server = {
-    command: [path.relative(process.cwd(), binary), ...args].join(' '),
+    command: [path.relative(process.cwd(), binary), ...args].join(' ').replace(app, 'ID:SECRET'),
     origin: `http://${http}`,
     api: { base: `http://${http}/v1`, app: APP, secret: SECRET },
     get fate() {
