@@ -117,7 +117,9 @@ fn listeners(plan: &Plan) -> Result<Vec<(TcpListener, bool)>, StartError> {
     let http = plan.http.map(|address| ("--http", address, false));
     let open = |(flag, address, tls)| {
         let listener = Listener { transport: Transport::Tcp, address, flag };
-        listen(address).map(|socket| (socket, tls)).map_err(|error| check::refused(&error, listener))
+        listen(address)
+            .map(|socket| (socket, tls))
+            .map_err(|error| check::refused(&error, listener))
     };
     http.into_iter().chain(https).map(open).collect()
 }
@@ -180,4 +182,3 @@ fn in_force(
 fn machine(what: &'static str, cause: &str) -> StartError {
     BadRights::Machine { what, cause: cause.to_owned() }.into()
 }
-

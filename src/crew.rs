@@ -126,7 +126,8 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
         Latency::Matters(MEDIA_LATENCY),
         "media",
     );
-    let web = executor.create_task_queue(Shares::Static(HTTP_SHARES), Latency::NotImportant, "http");
+    let web =
+        executor.create_task_queue(Shares::Static(HTTP_SHARES), Latency::NotImportant, "http");
     let house = berth.house;
     let serving = glommio::spawn_local_into(server.serve(ports), web);
     let moving = glommio::spawn_local_into(shard.run(move || house.is_leaving()), media);

@@ -60,7 +60,7 @@ impl Negotiator {
         self.heard.hear(&offer.lines);
         self.numbers.extend(lines.iter().filter_map(|line| negotiator::number(&line.mid)));
         self.agree(lines, offer.bundle, offer.transport.clone());
-        self.told();
+        self.count_description();
         Ok((write(&description), offer.transport))
     }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::codecs::{Configuration, NegotiatedCodec};
 use super::description::Description;
 use super::line::{Line, LineKind};
+use super::palette::Told;
 use super::read::OfferedLine;
 use super::transport::RemoteTransport;
 use crate::media::format::ExtensionIds;
@@ -24,6 +25,7 @@ pub struct Negotiator {
     pub(super) bundle: Vec<String>,
     pub(super) remote: Option<RemoteTransport>,
     pub(super) heard: Heard,
+    pub(super) told: Told,
     /// Decimal mids in use or used before.
     pub(super) numbers: BTreeSet<u16>,
     pub(super) pending: Option<Pending>,
@@ -72,6 +74,7 @@ impl Negotiator {
             bundle: Vec::new(),
             remote: None,
             heard: Heard::default(),
+            told: Told::default(),
             numbers: BTreeSet::new(),
             pending: None,
             revision: 0,
@@ -111,14 +114,14 @@ impl Negotiator {
     }
 
     /// An empty description of ours, with the next version. Its number is taken by
-    /// [`Negotiator::told`], once nothing can fail any more.
+    /// [`Negotiator::count_description`], once nothing can fail any more.
     pub(super) fn describe(&self, allow_mixed: bool) -> Description {
         let (id, version) = (self.origin_id, self.version + 1);
         let origin = format!("- {id} {version} IN IP4 0.0.0.0");
         Description { origin, allow_mixed, ..Description::default() }
     }
 
-    pub(super) fn told(&mut self) {
+    pub(super) fn count_description(&mut self) {
         self.version += 1;
     }
 

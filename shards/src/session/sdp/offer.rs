@@ -43,13 +43,14 @@ impl Negotiator {
             return Err(BadRequest::HaveLocalOffer.into());
         }
         let mut lines = self.lines.clone();
-        let palette = Palette::new(&mut lines, &self.heard);
+        let palette = Palette::new(&mut lines, &self.heard, &self.told);
         let numbers = self.numbers.clone();
         let mut draft = Draft { lines, palette, numbers, wanted: Vec::new() };
         for want in wants {
             draft.add(want)?;
         }
-        let Draft { lines, numbers, wanted, .. } = draft;
+        let Draft { lines, palette, numbers, wanted } = draft;
+        let told = palette.told();
         if lines.is_empty() {
             return Err(BadText::NoMediaLines.into());
         }
@@ -64,8 +65,9 @@ impl Negotiator {
         description.sections = lines.iter().map(Line::section).collect();
         transport::tell(&mut description, &bundle, true, Setup::ActPass, local);
         let mids = wanted.iter().map(|&index| lines[index].mid.clone()).collect();
+        self.told = told;
         self.pending = Some(Pending { lines, wanted, numbers });
-        self.told();
+        self.count_description();
         Ok((write(&description), mids))
     }
 

@@ -24,6 +24,14 @@ pub(super) struct Palette<'a> {
     heard: &'a Heard,
 }
 
+/// What our offers have used so far. A number once told keeps its meaning for the session:
+/// browsers remember it even when they declined it, and refuse another meaning.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    meanings: BTreeMap<u8, Meaning>,
+    extensions: BTreeMap<u8, Extension>,
+}
+
 /// What a payload type stands for in the description being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Meaning {
@@ -45,9 +53,9 @@ struct Wish {
 }
 
 impl<'a> Palette<'a> {
-    /// Knows what `lines` use. Where two lines give one payload type different parameters, the
-    /// first one's are taken for both.
-    pub(super) fn new(lines: &mut [Line], heard: &'a Heard) -> Self {
+    /// Knows what `lines` use, and what was told before. Where two lines give one payload type
+    /// different parameters, the first one's are taken for both.
+    pub(super) fn new(lines: &mut [Line], heard: &'a Heard, told: &Told) -> Self {
         let mut palette = Self { meanings: BTreeMap::new(), extensions: BTreeMap::new(), heard };
         for line in lines.iter_mut().filter(|line| !line.stopped) {
             for codec in &mut line.terms.codecs {
@@ -59,7 +67,45 @@ impl<'a> Palette<'a> {
                 *known = known.filter(|_| *known == meaning);
             }
         }
+        palette.recall(told);
         palette
+    }
+
+    /// What was told before and the client has not given another meaning since.
+    fn recall(&mut self, told: &Told) {
+        for (&pt, meaning) in &told.meanings {
+            let agrees = match meaning {
+                Meaning::Codec(codec, _) => self.may_take(pt, *codec),
+                Meaning::Rtx(of) => self.may_repair(pt, *of),
+                Meaning::Disputed => false,
+            };
+            if agrees {
+                self.meanings.entry(pt).or_insert_with(|| meaning.clone());
+            }
+        }
+        for (&id, &extension) in &told.extensions {
+            let heard = self.heard.extensions.meaning(id).is_none_or(|heard| heard == extension);
+            let elsewhere = self.extensions.values().any(|known| *known == Some(extension));
+            if heard && !elsewhere && !self.heard.foreign_ids.contains(&id) {
+                self.extensions.entry(id).or_insert(Some(extension));
+            }
+        }
+    }
+
+    /// Whether the client uses a payload type for nothing else than repairing another.
+    fn may_repair(&self, pt: u8, of: u8) -> bool {
+        let unspoken = self.heard.payload_types >> pt & 1 == 0;
+        let mut heard = self.heard.audio.iter().chain(&self.heard.video);
+        unspoken || heard.any(|known| known.pt == of && known.rtx_pt == Some(pt))
+    }
+
+    /// What the description that was made tells.
+    pub(super) fn told(self) -> Told {
+        let extensions = self.extensions.into_iter();
+        Told {
+            meanings: self.meanings,
+            extensions: extensions.filter_map(|(id, known)| Some((id, known?))).collect(),
+        }
     }
 
     fn learn(&mut self, codec: &mut NegotiatedCodec) {
