@@ -1,1 +1,32 @@
-//! Sessions and tracks come and go.
+//! Sessions and tracks come and go, and nothing of them stays.
+
+use shards::command::{Ask, Refusal};
+use str0m::media::MediaKind;
+
+use crate::world::{World, pulling, remote, secs};
+
+const BOTH: [(&str, MediaKind); 2] = [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
+
+fn assert_empty(world: &World) {
+    for (n, engine) in world.engines.iter().enumerate() {
+        assert!(engine.is_empty(), "shard {n} still holds something: {engine:?}");
+    }
+}
+
+#[test]
+fn nothing_stays_after_all_sessions_have_ended() {
+    let mut world = World::new(3);
+    let (_, publisher, _) = world.publisher(0, &BOTH);
+    let mut sessions = vec![publisher];
+    for shard in [0, 1, 2, 1] {
+        sessions.push(world.viewer(shard, &[(publisher, "mic"), (publisher, "cam")]).1);
+    }
+    world.run(secs(2));
+    for order in [[1, 0, 2, 3, 4]] {
+        for at in order {
+            world.delete(sessions[at]);
+        }
+    }
+    world.run(secs(1));
+    assert_empty(&world);
+}

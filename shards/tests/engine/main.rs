@@ -1,7 +1,9 @@
 //! Whole engines in virtual time: several shards in one thread, str0m clients, a lossy network;
 //! no socket and no clock.
 
+mod api;
 mod client;
 mod lifecycle;
 mod media;
+mod waiting;
 mod world;
