@@ -167,11 +167,13 @@ impl Engine {
                     session.sought.retain(|&sought| sought != key);
                 }
             }
-            Origin::Shard { shard, feed: Some(theirs) } if feed.stage.is_alive() => {
+            // An ended track has forgotten who watched it.
+            Origin::Shard { .. } if matches!(feed.stage, Stage::Ended | Stage::Gone) => {}
+            Origin::Shard { shard, feed: Some(theirs) } => {
                 self.post(shard, Mail::Unwant { feed: theirs, mirror: key });
             }
             // Its owner answers our Want with Found, finds no mirror, and is told then.
-            Origin::Shard { .. } => {}
+            Origin::Shard { feed: None, .. } => {}
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Seeking {
     pub(super) started: Instant,
     pub(super) items: Vec<Item>,
     pub(super) purpose: Purpose,
+    /// What is being waited for, whatever becomes of the items.
+    sought: Vec<FeedKey>,
 }
 
 /// What is done once the tracks are there.
@@ -55,8 +57,19 @@ impl Item {
 }
 
 impl Seeking {
+    pub(super) fn new(
+        subscriber: SessionId,
+        started: Instant,
+        items: Vec<Item>,
+        purpose: Purpose,
+    ) -> Self {
+        let feed = |item: &Item| item.target.as_ref().ok().map(|(_, feed)| *feed);
+        let sought = items.iter().filter_map(feed).collect();
+        Self { subscriber, started, items, purpose, sought }
+    }
+
     pub(super) fn feeds(&self) -> impl Iterator<Item = FeedKey> + '_ {
-        self.items.iter().filter_map(|item| item.target.as_ref().ok().map(|(_, feed)| *feed))
+        self.sought.iter().copied()
     }
 
     /// Looks at the tracks: `None` when all are decided, else when to look again.
@@ -117,7 +130,7 @@ impl Engine {
             items.push(Item { object, target, settled: false });
         }
         let purpose = Purpose::Pull { offer: request.offer };
-        self.begin_seeking(ticket, key, Seeking { subscriber, started: now, items, purpose });
+        self.begin_seeking(ticket, key, Seeking::new(subscriber, now, items, purpose));
     }
 
     pub(super) fn begin_seeking(&mut self, ticket: Ticket, key: SessionKey, seeking: Seeking) {

@@ -43,7 +43,7 @@ impl Engine {
             items.push(Item { object, target, settled: false });
         }
         let purpose = Purpose::Update;
-        self.begin_seeking(ticket, key, Seeking { subscriber, started: now, items, purpose });
+        self.begin_seeking(ticket, key, Seeking::new(subscriber, now, items, purpose));
     }
 
     pub(super) fn finish_update(

@@ -30,3 +30,18 @@ fn nothing_stays_after_all_sessions_have_ended() {
     world.run(secs(1));
     assert_empty(&world);
 }
+
+#[test]
+fn a_pull_that_failed_leaves_nothing_behind() {
+    let mut world = World::new(2);
+    let publisher = world.create(0);
+    for shard in [0, 1] {
+        let viewer = world.create(shard);
+        let reply = world.tracks(viewer, pulling(vec![remote(publisher, "none")]));
+        assert!(reply.tracks[0].error.is_some());
+        world.delete(viewer);
+    }
+    world.run(secs(1));
+    assert_eq!(world.engines[1].feeds(), 0, "the mirror is gone");
+    assert_eq!(world.engines[0].feeds(), 0, "and so is what it mirrored");
+}
