@@ -123,6 +123,7 @@ impl Engine {
                 Ok(Ok(key)) => self.seek(&key, now).map(|feed| (key, feed)),
                 Ok(Err(error)) => Err(error),
                 Err(field) => {
+                    self.stop_seeking(&items);
                     let text = format!("tracks[{at}]: Missing {field} in track");
                     return self.answer(ticket, Err(Refusal::InvalidParams(text)));
                 }
@@ -137,6 +138,13 @@ impl Engine {
         let deadline = seeking.started + TRACK_WAIT;
         let wait = Wait::Tracks(Box::new(seeking));
         self.park(Pending { ticket, session: key, deadline, wait });
+    }
+
+    /// Forgets what was begun for a request that turns out to be invalid.
+    pub(super) fn stop_seeking(&mut self, items: &[Item]) {
+        for (_, feed) in items.iter().filter_map(|item| item.target.as_ref().ok()) {
+            self.release_feed(*feed);
+        }
     }
 
     /// All tracks are decided: binds those that are there.

@@ -33,6 +33,7 @@ impl Engine {
             let current = (pulled.key.clone(), pulled.feed);
             let target = match wanted {
                 Err(field) => {
+                    self.stop_seeking(&items);
                     let text = format!("tracks[{at}]: Missing {field} in track");
                     return self.answer(ticket, Err(Refusal::InvalidParams(text)));
                 }

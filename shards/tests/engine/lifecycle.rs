@@ -45,3 +45,16 @@ fn a_pull_that_failed_leaves_nothing_behind() {
     assert_eq!(world.engines[1].feeds(), 0, "the mirror is gone");
     assert_eq!(world.engines[0].feeds(), 0, "and so is what it mirrored");
 }
+
+#[test]
+fn a_request_refused_half_way_leaves_nothing_behind() {
+    let mut world = World::new(2);
+    let (publisher, viewer) = (world.create(0), world.create(1));
+    let mut unnamed = remote(publisher, "x");
+    unnamed.track_name = None;
+    let request = pulling(vec![remote(publisher, "none"), unnamed.clone()]);
+    let answer = world.new_tracks(viewer, request);
+    assert!(matches!(answer, Err(Refusal::InvalidParams(_))), "{answer:?}");
+    world.run(secs(1));
+    assert_eq!((world.engines[0].feeds(), world.engines[1].feeds()), (0, 0));
+}
