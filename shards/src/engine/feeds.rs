@@ -177,6 +177,14 @@ impl Engine {
         }
     }
 
+    /// A pull whose m-line was being negotiated will not come.
+    pub(super) fn break_promise(&mut self, key: FeedKey) {
+        if let Some(feed) = self.feeds.get_mut(key) {
+            feed.promised -= 1;
+        }
+        self.release_feed(key);
+    }
+
     pub(super) fn remove_pull(&mut self, key: PullKey) {
         let Some(pull) = self.pulls.remove(key) else { return };
         if let Some(feed) = self.feeds.get_mut(pull.feed) {

@@ -58,3 +58,39 @@ fn a_request_refused_half_way_leaves_nothing_behind() {
     world.run(secs(1));
     assert_eq!((world.engines[0].feeds(), world.engines[1].feeds()), (0, 0));
 }
+
+#[test]
+fn an_offer_that_is_never_answered_leaves_nothing_behind() {
+    let mut world = World::new(2);
+    let (_, publisher, _) = world.publisher(0, &BOTH);
+    let viewer = world.create(1);
+    let reply = world.tracks(viewer, pulling(vec![remote(publisher, "cam")]));
+    assert!(reply.requires_immediate_renegotiation);
+    world.delete(viewer);
+    world.delete(publisher);
+    world.run(secs(1));
+    assert_empty(&world);
+}
+
+#[test]
+fn a_pull_that_the_client_refuses_leaves_nothing_behind() {
+    let mut world = World::new(2);
+    let (_, publisher, _) = world.publisher(0, &BOTH);
+    let (client, viewer) = (world.add_client(), world.create(1));
+    let reply =
+        world.tracks(viewer, pulling(vec![remote(publisher, "mic"), remote(publisher, "cam")]));
+    let sdp = world.clients[client].accept_offer(&reply.description.unwrap().sdp);
+    // The second m-line is answered inactive.
+    let at = sdp.rfind("a=recvonly").expect("the client would receive");
+    let sdp = format!("{}a=inactive{}", &sdp[..at], &sdp[at + "a=recvonly".len()..]);
+    let description = shards::command::Description { kind: shards::command::SdpKind::Answer, sdp };
+    world.ask(1, Ask::Renegotiate { session: viewer, description }).unwrap();
+    let info = world.describe(viewer);
+    assert!(info.tracks[0].active && !info.tracks[1].active, "{info:?}");
+    assert_eq!(info.tracks[1].reason.as_deref(), Some("the client does not receive on the m-line"));
+    assert_eq!(world.engines[1].feeds(), 1, "only the accepted track is mirrored");
+    world.delete(viewer);
+    world.delete(publisher);
+    world.run(secs(1));
+    assert_empty(&world);
+}
