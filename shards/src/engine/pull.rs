@@ -98,7 +98,24 @@ impl Seeking {
                 next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
             }
         }
+        if next.is_none() {
+            self.look_once_more(feeds);
+        }
         next
+    }
+
+    /// A track that was there early may have ended while the others were awaited.
+    fn look_once_more(&mut self, feeds: &Slots<Feed>) {
+        for item in &mut self.items {
+            let Ok((key, feed)) = &item.target else { continue };
+            match feeds.get(*feed).map_or(Stage::Gone, |feed| feed.stage) {
+                Stage::Known | Stage::Flowing => {}
+                Stage::Sought | Stage::Ended => item.target = Err(ItemError::NotFoundTrack),
+                Stage::Gone => {
+                    item.target = Err(ItemError::PublisherGone(key.session.to_string()));
+                }
+            }
+        }
     }
 }
 

@@ -177,3 +177,17 @@ fn requests_that_wait_are_bounded_per_session() {
         assert!(world.answer_to(ticket).is_some());
     }
 }
+
+#[test]
+fn a_track_that_ends_while_others_are_awaited_is_not_told_as_a_success() {
+    let mut world = World::new(2);
+    let (_, publisher, mids) = world.publisher(0, &[("a", MediaKind::Video)]);
+    let viewer = world.create(1);
+    let request = pulling(vec![remote(publisher, "a"), remote(publisher, "b")]);
+    let ticket = world.tell(1, Ask::NewTracks { session: viewer, request });
+    world.run(secs(1));
+    world.close(publisher, &[&mids[0]], None);
+    let reply = tracks_of(world.wait_for(ticket));
+    assert_eq!(reply.tracks[0].error, Some(ItemError::NotFoundTrack));
+    assert_eq!(reply.description, None);
+}
