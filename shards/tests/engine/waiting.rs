@@ -191,3 +191,16 @@ fn a_track_that_ends_while_others_are_awaited_is_not_told_as_a_success() {
     assert_eq!(reply.tracks[0].error, Some(ItemError::NotFoundTrack));
     assert_eq!(reply.description, None);
 }
+
+#[test]
+fn requests_that_waited_for_the_transport_are_done_in_their_order() {
+    let mut world = World::new(1);
+    let (_, publisher, _) = world.publisher(0, &VIDEO);
+    let (client, session) = (world.add_client(), world.create(0));
+    world.push(client, session, &[("mic", MediaKind::Audio)]);
+    let request = || pulling(vec![remote(publisher, "cam")]);
+    let first = world.tell(0, Ask::NewTracks { session, request: request() });
+    let second = world.tell(0, Ask::NewTracks { session, request: request() });
+    assert!(tracks_of(world.wait_for(first)).requires_immediate_renegotiation);
+    assert_eq!(world.wait_for(second), Err(Refusal::HaveLocalOffer));
+}
