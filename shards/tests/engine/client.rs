@@ -224,7 +224,12 @@ impl Client {
         let rid = source.rid.map(Rid::from);
         let Some(stream) = api.stream_tx_by_mid(mid, rid) else { return };
         let ssrc: Ssrc = stream.ssrc();
-        let seq = self.seqs.entry(*ssrc).or_insert(self.first_seq);
+        let first_seq = self.first_seq;
+        let seq = self.seqs.entry(*ssrc).or_insert_with(|| {
+            // Without its cap on the share of resends: browsers have none.
+            stream.set_rtx_cache(1024, Duration::from_secs(3), None);
+            first_seq
+        });
         let (number, picture) = self.sent.entry(source.clone()).or_insert((0, 7));
         let micros = now.duration_since(self.started).as_micros() as u64;
         let mut payload = Vec::new();
@@ -238,7 +243,8 @@ impl Client {
         payload.extend_from_slice(&Stamp { track, number: *number, micros }.bytes());
         let base = self.timestamp_base.get(&source.mid).copied().unwrap_or(0);
         let timestamp = base.wrapping_add((micros * rate / 1_000_000) as u32);
-        let write = RtpWrite::new(pt, SeqNo::from(*seq), timestamp, now, payload).marker(true);
+        let write = RtpWrite::new(pt, SeqNo::from(*seq), timestamp, now, payload);
+        let write = write.marker(true).nackable(kind == MediaKind::Video);
         stream.write_rtp(write);
         *seq += 1;
         *number += 1;
