@@ -8,9 +8,12 @@ use super::{Engine, SessionKey};
 use crate::command::ItemError;
 use crate::limits::SOUGHT_PER_SESSION;
 use crate::mail::Mail;
+use crate::session::Session;
+use crate::slots::Slots;
 use crate::switch::feed::{
     Feed, FeedKey, KEYFRAME_INTERVAL, Origin, PullKey, Stage, TrackKey, TrackMeta, Waiter, Watcher,
 };
+use crate::switch::pull::Pull;
 
 /// How often pulls of a simulcast track look whether their layer still flows.
 const REVIEW: Duration = Duration::from_secs(1);
@@ -230,7 +233,7 @@ impl Engine {
     pub(super) fn keyframes_due(&mut self, key: FeedKey, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         for pull in feed.pulls.iter().filter_map(|pull| self.pulls.get(*pull)) {
-            if pull.needs_keyframe()
+            if is_starving(&self.sessions, pull)
                 && let Some(layer) = feed.layers.get_mut(usize::from(pull.layer))
             {
                 layer.keyframe.want();
@@ -292,9 +295,15 @@ impl Engine {
         let Some(feed) = self.feeds.get(pull.feed) else { return };
         let rid = pull.simulcast.as_ref().and_then(|s| s.preferred_rid.as_deref());
         pull.layer = feed.choose_layer(rid.filter(|rid| !rid.is_empty()), now);
-        if pull.needs_keyframe() {
+        if is_starving(&self.sessions, pull) {
             let (feed, layer) = (pull.feed, pull.layer);
             self.want_keyframe(feed, layer, now);
         }
     }
+}
+
+/// A subscriber that could be sent to waits for a keyframe. What the others wait for is their
+/// own connection; a publisher must not be made to spend its bitrate on them.
+fn is_starving(sessions: &Slots<Session>, pull: &Pull) -> bool {
+    pull.needs_keyframe() && sessions.get(pull.session).is_some_and(|s| s.egress.open().is_some())
 }

@@ -206,7 +206,12 @@ impl Engine {
         session.egress.key(Sealer::new(&ours));
         session.ingress.key(Opener::new(&theirs));
         session.report_at = Some(now + REPORTS);
+        let pulls: Vec<_> = session.pulled.iter().filter_map(|pulled| pulled.pull()).collect();
         self.heard(key, now);
+        // From now on its subscriptions may ask for what they need.
+        for pull in pulls {
+            self.choose_layer(pull, now);
+        }
     }
 
     fn update_destination(&mut self, key: SessionKey) {

@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod keyframes;
 mod lifecycle;
 mod media;
 mod waiting;

@@ -61,6 +61,8 @@ fn what_viewers_lose_is_repaired_without_asking_the_publisher() {
         world.network =
             lossy(percent, move |from, to| addresses.contains(&from) || addresses.contains(&to));
         world.run(secs(10));
+        world.network = lossy(0, |_, _| true);
+        world.run(secs(1));
         let repaired = world.engines[shard].meters().resends;
         assert!(repaired > 20, "{repaired} resends");
         for &viewer in &viewers {
@@ -82,6 +84,8 @@ fn what_the_publisher_loses_is_asked_for_again_and_reaches_every_viewer() {
         let address = world.clients[publisher].external;
         world.network = lossy(percent, move |from, to| from == address || to == address);
         world.run(secs(10));
+        world.network = lossy(0, |_, _| true);
+        world.run(secs(1));
         assert!(world.clients[publisher].nacks() > 10);
         for viewer in viewers {
             let numbers = world.clients[viewer].numbers(1);
@@ -305,4 +309,51 @@ fn an_ice_restart_keeps_media_flowing() {
     assert!(consecutive(&client.numbers(1)) && consecutive(&client.numbers(2)));
     assert!(world.describe(pulling).connected);
     let _ = shard_address(0);
+}
+
+#[test]
+fn a_burst_larger_than_the_outbox_arrives_whole() {
+    let mut world = World::new(2);
+    let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let viewers = [0, 1].map(|shard| world.viewer(shard, &[(session, "mic")]).0);
+    world.flows[0].paused = true;
+    world.run(secs(1));
+    let address = world.clients[publisher].external;
+    // All of it reaches the shard within one turn.
+    let mut burst = Vec::new();
+    for _ in 0..300 {
+        world.now += ms(1);
+        let (client, now) = (world.flows[0].client, world.now);
+        let source = world.flows[0].source.clone();
+        world.clients[client].send(&source, 1, 100, true, now);
+        burst.append(&mut world.clients[client].outgoing);
+    }
+    let before: Vec<usize> = viewers.iter().map(|&v| world.clients[v].got.len()).collect();
+    for (to, mut bytes) in burst {
+        world.deliver(address, to, &mut bytes);
+    }
+    world.run(secs(1));
+    for (viewer, before) in viewers.into_iter().zip(before) {
+        assert_eq!(world.clients[viewer].got.len() - before, 300);
+    }
+}
+
+#[test]
+fn a_late_joiner_starts_with_a_keyframe_and_its_audio_at_once() {
+    let mut world = World::new(2);
+    let (_, session, _) = world.publisher(0, &BOTH);
+    world.run(secs(5));
+    for shard in [0, 1] {
+        let (viewer, _, _) = world.viewer(shard, &[(session, "mic"), (session, "cam")]);
+        world.run(secs(1));
+        let connected = world.now - secs(1);
+        let client = &world.clients[viewer];
+        let (audio, video) = (client.track(1), client.track(2));
+        assert!(video[0].is_keyframe());
+        assert!(consecutive(&client.numbers(2)));
+        // `viewer` waited for two flights after the handshake.
+        assert!(audio[0].at <= connected + world.delay + FRAME, "{:?}", audio[0].at - connected);
+        // A keyframe is asked for, sent with the next frame, and forwarded.
+        assert!(video[0].at <= connected + world.delay * 3 + FRAME);
+    }
 }
