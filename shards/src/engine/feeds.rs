@@ -212,9 +212,9 @@ impl Engine {
             self.post(watcher.shard, Mail::Published { mirror, meta, flowing });
         }
         for (layer, clock) in clocks.into_iter().enumerate() {
-            if let Some(clock) = clock {
+            if let Some((source, clock)) = clock {
                 let layer = layer as u8;
-                self.post(watcher.shard, Mail::Clock { mirror, layer, clock });
+                self.post(watcher.shard, Mail::Clock { mirror, layer, source, clock });
             }
         }
     }

@@ -180,8 +180,8 @@ pub struct Layer {
     /// Bytes a second, over the last full window.
     pub rate: u64,
     window: Option<(Instant, u64)>,
-    /// The publisher's clock, from its last sender report.
-    pub clock: Option<SenderClock>,
+    /// The publisher's clock, from its last sender report, and the source it is the clock of.
+    pub clock: Option<(u32, SenderClock)>,
     pub keyframe: KeyframeAsk,
 }
 

@@ -111,6 +111,8 @@ pub struct Pull {
     pub vp8: Vp8Rewriter,
     current: Option<Segment>,
     previous: Option<Segment>,
+    /// The layer's packets come from a new source, which has not begun with a keyframe.
+    starved: bool,
     /// One past the highest index given.
     next_out: u64,
     last: Option<(Instant, u32)>,
@@ -140,6 +142,7 @@ impl Pull {
             vp8: Vp8Rewriter::default(),
             current: None,
             previous: None,
+            starved: false,
             next_out: numbering.media,
             last: None,
         }
@@ -165,8 +168,14 @@ impl Pull {
                 switched = true;
                 self.switch(packet, rate, now)
             }
-            _ => return None,
+            _ => {
+                self.starved |= packet.layer == self.layer;
+                return None;
+            }
         };
+        if packet.keyframe {
+            self.starved = false;
+        }
         let index = segment.first_out + (packet.seq - segment.first_in);
         let timestamp = packet.timestamp.wrapping_add(segment.timestamp_offset);
         if index >= self.next_out {
@@ -200,7 +209,8 @@ impl Pull {
 
     /// Waits for a keyframe of its layer.
     pub fn needs_keyframe(&self) -> bool {
-        self.kind == MediaKind::Video && self.current.is_none_or(|s| s.layer != self.layer)
+        let behind = self.current.is_none_or(|segment| segment.layer != self.layer);
+        self.kind == MediaKind::Video && (behind || self.starved)
     }
 
     /// The layer being forwarded now.
@@ -208,9 +218,10 @@ impl Pull {
         self.current.map(|segment| segment.layer)
     }
 
-    /// What to add to the publisher's timestamps to get the subscriber's.
-    pub fn timestamp_offset(&self) -> Option<u32> {
-        self.current.map(|segment| segment.timestamp_offset)
+    /// The source being forwarded now, and what to add to its timestamps to get the
+    /// subscriber's.
+    pub fn time_line(&self) -> Option<(u32, u32)> {
+        self.current.map(|segment| (segment.source, segment.timestamp_offset))
     }
 
     /// The clock rate of what was forwarded last.

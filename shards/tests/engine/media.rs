@@ -357,3 +357,48 @@ fn a_late_joiner_starts_with_a_keyframe_and_its_audio_at_once() {
         assert!(video[0].at <= connected + world.delay * 3 + FRAME);
     }
 }
+
+#[test]
+fn a_publisher_that_changes_its_ssrc_is_followed_without_a_gap() {
+    let mut world = World::new(2);
+    let (publisher, session, mids) = world.publisher(0, &BOTH);
+    let (viewer, _, _) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+    world.run(secs(1));
+    for n in 0..3 {
+        let asked = world.engines[0].meters().keyframes_asked;
+        for (at, mid) in mids.iter().enumerate() {
+            let source = Source { mid: mid.clone(), rid: None };
+            world.clients[publisher].change_ssrc(&source, 1000 + n * 100 + at as u32 * 10);
+        }
+        world.run(ms(100));
+        assert!(world.engines[0].meters().keyframes_asked > asked, "a keyframe is asked for");
+        // str0m does not find its own stream by the new SSRC.
+        world.clients[publisher].owed.insert(Source { mid: mids[1].clone(), rid: None });
+        world.run(secs(1));
+    }
+    for (track, is_video) in [(1, false), (2, true)] {
+        let client = &world.clients[viewer];
+        let got = client.track(track);
+        assert_continuous(client, got[0].ssrc, is_video);
+        let newest = got.last().unwrap();
+        assert!(world.now - newest.at < ms(50), "track {track} still flows");
+    }
+}
+
+#[test]
+fn after_an_ssrc_change_no_report_tells_the_old_clock() {
+    let mut world = World::new(2);
+    let (publisher, session, mids) = world.publisher(0, &BOTH);
+    let (viewer, _, _) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+    world.run(secs(10));
+    let source = Source { mid: mids[1].clone(), rid: None };
+    world.clients[publisher].change_ssrc(&source, 5000);
+    // The new source begins with other timestamps, as browsers do.
+    world.clients[publisher].timestamp_base.insert(mids[1].clone(), 0x8000_0000);
+    world.clients[publisher].owed.insert(source);
+    for _ in 0..60 {
+        world.run(ms(100));
+        let skew = skew(&world.clients[viewer]);
+        assert!(skew < ms(30), "{skew:?}");
+    }
+}
