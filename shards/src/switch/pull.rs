@@ -110,7 +110,6 @@ pub struct Pull {
     pub resends: Resends,
     pub vp8: Vp8Rewriter,
     current: Option<Segment>,
-    previous: Option<Segment>,
     /// The layer's packets come from a new source, which has not begun with a keyframe.
     starved: bool,
     /// One past the highest index given.
@@ -141,7 +140,6 @@ impl Pull {
             resends: Resends::new(numbering.rtx),
             vp8: Vp8Rewriter::default(),
             current: None,
-            previous: None,
             starved: false,
             next_out: numbering.media,
             last: None,
@@ -193,7 +191,8 @@ impl Pull {
     }
 
     /// What the subscriber calls `seq` is this index here, and (source, sequence number) at
-    /// the publisher.
+    /// the publisher. Only of the source forwarded now: the numbers inside a former source's
+    /// payloads (VP8) can no longer be told, and nobody needs what came before a keyframe.
     pub fn find(&self, seq: u16) -> Option<(u64, u32, u64)> {
         let newest = self.next_out.checked_sub(1)?;
         let behind = (newest as u16).wrapping_sub(seq);
@@ -235,13 +234,7 @@ impl Pull {
         self.feed = feed;
         self.out = out;
         self.layer = 0;
-        self.retire();
-    }
-
-    fn retire(&mut self) {
-        if let Some(current) = self.current.take() {
-            self.previous = Some(current);
-        }
+        self.current = None;
     }
 
     fn switch(&mut self, packet: &Packet, rate: u32, now: Instant) -> Segment {
@@ -254,7 +247,6 @@ impl Pull {
                 last.wrapping_add((ticks as u32).max(1))
             }
         };
-        self.retire();
         let segment = Segment {
             source: packet.source,
             layer: packet.layer,
@@ -267,8 +259,7 @@ impl Pull {
     }
 
     fn segment_of(&self, index: u64) -> Option<Segment> {
-        let current = self.current.filter(|segment| index >= segment.first_out);
-        current.or_else(|| self.previous.filter(|segment| index >= segment.first_out))
+        self.current.filter(|segment| index >= segment.first_out)
     }
 
     fn rate(&self, packet: &Packet) -> Option<u32> {

@@ -6,5 +6,6 @@ mod client;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod simulcast;
 mod waiting;
 mod world;
