@@ -79,7 +79,8 @@ impl Engine {
         let pulled = pulled.ok_or(ItemError::AlreadyClosed)?;
         let (mid, same) = (pulled.mid.clone(), pulled.feed == *feed);
         if !same {
-            self.repoint(key, &mid, track, *feed, now)?;
+            let kept = pulled.simulcast.clone();
+            self.repoint(key, &mid, track, *feed, kept, now)?;
         }
         if let Some(simulcast) = &item.object.simulcast {
             let meta = self.feeds.get(*feed).and_then(|feed| feed.meta.as_ref());

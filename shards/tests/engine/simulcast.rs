@@ -144,3 +144,21 @@ fn a_layer_of_a_track_without_layers_cannot_be_chosen() {
     let reply = world.update(pulling, vec![object]);
     assert_eq!(reply.tracks[0].error, Some(ItemError::NotSimulcast));
 }
+
+#[test]
+fn a_pull_into_a_transceiver_brings_its_own_preference() {
+    let mut world = World::new(2);
+    let (_, session) = publisher(&mut world, LENS);
+    let (client, viewing, mid) = viewer(&mut world, 1, preferring("q", remote(session, "cam")));
+    world.run(secs(1));
+    for (object, layer) in [
+        (preferring("h", remote_on(&mid, session, "cam")), 2),
+        (remote_on(&mid, session, "cam"), 1),
+    ] {
+        let reply = world.tracks(viewing, pulling(vec![object]));
+        assert_eq!((&reply.tracks[0].error, &reply.tracks[0].mid), (&None, &mid));
+        world.run(secs(2));
+        let since = world.now - ms(500);
+        assert_eq!(layers(&world, client, since), [layer]);
+    }
+}
