@@ -294,7 +294,8 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let Some(feed) = self.feeds.get(pull.feed) else { return };
         let rid = pull.simulcast.as_ref().and_then(|s| s.preferred_rid.as_deref());
-        pull.layer = feed.choose_layer(rid.filter(|rid| !rid.is_empty()), now);
+        let rid = rid.filter(|rid| !rid.is_empty());
+        pull.layer = feed.choose_layer(rid, pull.forwarded_layer(), now);
         if is_starving(&self.sessions, pull) {
             let (feed, layer) = (pull.feed, pull.layer);
             self.want_keyframe(feed, layer, now);

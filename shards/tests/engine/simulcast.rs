@@ -162,3 +162,19 @@ fn a_pull_into_a_transceiver_brings_its_own_preference() {
         assert_eq!(layers(&world, client, since), [layer]);
     }
 }
+
+#[test]
+fn layers_of_nearly_equal_rates_do_not_alternate() {
+    let mut world = World::new(2);
+    let (_, session) = publisher(&mut world, [500, 500, 500]);
+    let (client, _, _) = viewer(&mut world, 1, remote(session, "cam"));
+    world.run(secs(1));
+    let since = world.now;
+    for n in 0..400 {
+        for flow in 0..3 {
+            world.flows[flow].len = 450 + (n * 37 + flow * 61) % 100;
+        }
+        world.run(FRAME);
+    }
+    assert_eq!(layers(&world, client, since).len(), 1);
+}
