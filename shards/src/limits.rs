@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::outbox::{CAPACITY, MAX_DATAGRAM};
+
 /// Sessions on one shard. The slot field of ids and ufrags has 24 bits; 32,768 sessions at
 /// about 64 KB each are 2 GB, more than one core can feed.
 pub const SESSIONS_PER_SHARD: usize = 1 << 15;
@@ -51,6 +53,10 @@ pub const CONTROL_QUEUED: usize = 8192;
 /// Addresses of sessions on other shards that this shard has been told of.
 pub const ROUTES_PER_SHARD: usize = 1 << 17;
 
+/// Packets of one track handled as one. A subscriber gets a batch whole or not yet, so an empty
+/// outbox must hold one; folding of datagrams gains nothing beyond 20.
+pub const BATCH_PACKETS: usize = 32;
+
 /// Batches lent to other shards and not yet home again.
 pub const BATCHES_LENT: usize = 8192;
 
@@ -85,5 +91,6 @@ pub const TRACK_LIFETIME: Duration = Duration::from_secs(30);
 
 const _: () = {
     assert!(SESSIONS_PER_SHARD <= 1 << 24, "the slot must fit its field in ids and ufrags");
+    assert!(BATCH_PACKETS * MAX_DATAGRAM <= CAPACITY, "an empty outbox must hold a batch");
     assert!(PACKET_WAIT.as_millis() > TRACK_WAIT.as_millis());
 };

@@ -35,8 +35,8 @@ pub enum Mail {
     Ended { mirror: FeedKey, gone: bool },
     /// Packets of the track.
     Media { mirror: FeedKey, batch: Arc<Batch> },
-    /// The publisher's clock on one layer.
-    Clock { mirror: FeedKey, layer: u8, clock: SenderClock },
+    /// The publisher's clock of one source, which sends one layer.
+    Clock { mirror: FeedKey, layer: u8, source: u32, clock: SenderClock },
     /// Somebody needs a keyframe of this layer.
     Keyframe { feed: FeedKey, layer: u8 },
     /// A datagram that reached the sender although its session lives at the receiver.

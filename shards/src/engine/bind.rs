@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::lines::media_kind;
 use super::pull::Item;
 use super::{Engine, SessionKey};
-use crate::command::{Description, ItemError, MediaKind, Refusal, TrackResult, TracksReply};
+use crate::command::{
+    Description, ItemError, MediaKind, Refusal, Simulcast, TrackResult, TracksReply,
+};
 use crate::limits::PULLS_PER_SHARD;
 use crate::media::format::{Codec, CodecSpec};
 use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want, find};
@@ -115,7 +117,8 @@ impl Engine {
         }
         let Ok((track, feed)) = &item.target else { return Err(ItemError::NotFoundTrack) };
         if session.pulled.iter().any(|p| p.mid == mid && p.pull().is_some()) {
-            self.repoint(key, &mid, track, *feed, now)?;
+            let simulcast = item.object.simulcast.clone();
+            self.repoint(key, &mid, track, *feed, simulcast, now)?;
             return Ok(mid);
         }
         self.add_pulled(key, item, mid.clone());
@@ -218,6 +221,7 @@ impl Engine {
         mid: &str,
         track: &TrackKey,
         feed: FeedKey,
+        simulcast: Option<Simulcast>,
         now: Instant,
     ) -> Result<(), ItemError> {
         let session = self.sessions.get_mut(key).ok_or(ItemError::NotFoundTrack)?;
@@ -229,8 +233,10 @@ impl Engine {
         let pull_key = pulled.pull().ok_or(ItemError::AlreadyClosed)?;
         let before = std::mem::replace(&mut pulled.feed, feed);
         pulled.key = track.clone();
+        pulled.simulcast.clone_from(&simulcast);
         let pull = self.pulls.get_mut(pull_key).ok_or(ItemError::AlreadyClosed)?;
         pull.repoint(feed, out);
+        pull.simulcast = simulcast;
         if let Some(before) = self.feeds.get_mut(before) {
             before.pulls.retain(|&other| other != pull_key);
         }

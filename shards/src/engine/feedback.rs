@@ -86,14 +86,15 @@ impl Engine {
         stream.stats.on_sender_report(ntp, now);
         stream.clock.on_sender_report(ntp, rtp, now);
         let (clock, layer, mid) = (stream.clock.clone(), stream.layer, stream.mid.clone());
+        let source = stream.source;
         let feed = session.published.iter().find(|p| p.mid == mid).and_then(|p| p.feed);
         let Some(feed) = feed.and_then(|feed| self.feeds.get_mut(feed)) else { return };
         for watcher in &feed.watchers {
-            let mail = Mail::Clock { mirror: watcher.mirror, layer, clock: clock.clone() };
-            self.mail.push((watcher.shard, mail));
+            let (mirror, clock) = (watcher.mirror, clock.clone());
+            self.mail.push((watcher.shard, Mail::Clock { mirror, layer, source, clock }));
         }
         if let Some(layer) = feed.layers.get_mut(usize::from(layer)) {
-            layer.clock = Some(clock);
+            layer.clock = Some((source, clock));
         }
     }
 
@@ -179,11 +180,14 @@ impl Engine {
     fn sender_info(&self, pull: &crate::switch::pull::Pull, now: Instant) -> Option<SenderInfo> {
         let feed = self.feeds.get(pull.feed)?;
         let layer = feed.layers.get(usize::from(pull.forwarded_layer()?))?;
-        let (ntp, rtp) = layer.clock.as_ref()?.extrapolate(now)?;
+        let (source, offset) = pull.time_line()?;
+        // A report on the clock of a former source would put the new one out of sync.
+        let (_, clock) = layer.clock.as_ref().filter(|(of, _)| *of == source)?;
+        let (ntp, rtp) = clock.extrapolate(now)?;
         Some(SenderInfo {
             ssrc: pull.out.ssrc,
             ntp,
-            rtp: rtp.wrapping_add(pull.timestamp_offset()?),
+            rtp: rtp.wrapping_add(offset),
             packets: pull.packets,
             octets: pull.octets,
         })

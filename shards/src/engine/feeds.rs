@@ -8,9 +8,12 @@ use super::{Engine, SessionKey};
 use crate::command::ItemError;
 use crate::limits::SOUGHT_PER_SESSION;
 use crate::mail::Mail;
+use crate::session::Session;
+use crate::slots::Slots;
 use crate::switch::feed::{
     Feed, FeedKey, KEYFRAME_INTERVAL, Origin, PullKey, Stage, TrackKey, TrackMeta, Waiter, Watcher,
 };
+use crate::switch::pull::Pull;
 
 /// How often pulls of a simulcast track look whether their layer still flows.
 const REVIEW: Duration = Duration::from_secs(1);
@@ -167,12 +170,22 @@ impl Engine {
                     session.sought.retain(|&sought| sought != key);
                 }
             }
-            Origin::Shard { shard, feed: Some(theirs) } if feed.stage.is_alive() => {
+            // An ended track has forgotten who watched it.
+            Origin::Shard { .. } if matches!(feed.stage, Stage::Ended | Stage::Gone) => {}
+            Origin::Shard { shard, feed: Some(theirs) } => {
                 self.post(shard, Mail::Unwant { feed: theirs, mirror: key });
             }
             // Its owner answers our Want with Found, finds no mirror, and is told then.
-            Origin::Shard { .. } => {}
+            Origin::Shard { feed: None, .. } => {}
         }
+    }
+
+    /// A pull whose m-line was being negotiated will not come.
+    pub(super) fn break_promise(&mut self, key: FeedKey) {
+        if let Some(feed) = self.feeds.get_mut(key) {
+            feed.promised -= 1;
+        }
+        self.release_feed(key);
     }
 
     pub(super) fn remove_pull(&mut self, key: PullKey) {
@@ -199,9 +212,9 @@ impl Engine {
             self.post(watcher.shard, Mail::Published { mirror, meta, flowing });
         }
         for (layer, clock) in clocks.into_iter().enumerate() {
-            if let Some(clock) = clock {
+            if let Some((source, clock)) = clock {
                 let layer = layer as u8;
-                self.post(watcher.shard, Mail::Clock { mirror, layer, clock });
+                self.post(watcher.shard, Mail::Clock { mirror, layer, source, clock });
             }
         }
     }
@@ -220,7 +233,7 @@ impl Engine {
     pub(super) fn keyframes_due(&mut self, key: FeedKey, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         for pull in feed.pulls.iter().filter_map(|pull| self.pulls.get(*pull)) {
-            if pull.needs_keyframe()
+            if is_starving(&self.sessions, pull)
                 && let Some(layer) = feed.layers.get_mut(usize::from(pull.layer))
             {
                 layer.keyframe.want();
@@ -281,10 +294,17 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let Some(feed) = self.feeds.get(pull.feed) else { return };
         let rid = pull.simulcast.as_ref().and_then(|s| s.preferred_rid.as_deref());
-        pull.layer = feed.choose_layer(rid.filter(|rid| !rid.is_empty()), now);
-        if pull.needs_keyframe() {
+        let rid = rid.filter(|rid| !rid.is_empty());
+        pull.layer = feed.choose_layer(rid, pull.forwarded_layer(), now);
+        if is_starving(&self.sessions, pull) {
             let (feed, layer) = (pull.feed, pull.layer);
             self.want_keyframe(feed, layer, now);
         }
     }
+}
+
+/// A subscriber that could be sent to waits for a keyframe. What the others wait for is their
+/// own connection; a publisher must not be made to spend its bitrate on them.
+fn is_starving(sessions: &Slots<Session>, pull: &Pull) -> bool {
+    pull.needs_keyframe() && sessions.get(pull.session).is_some_and(|s| s.egress.open().is_some())
 }

@@ -9,7 +9,7 @@ use str0m::ice::StunMessage;
 
 use super::{Engine, SessionKey};
 use crate::ids::ShardId;
-use crate::limits::DATAGRAM_LEN;
+use crate::limits::{BATCH_PACKETS, DATAGRAM_LEN};
 use crate::mail::Mail;
 use crate::media::rtp::{Kind, RtpHeader, kind};
 use crate::session::ingress::{Fault, Received};
@@ -149,14 +149,18 @@ impl Engine {
         self.meters.packets_in += 1;
         let Some(feed_key) = received.feed else { return };
         let Some(feed) = self.feeds.get_mut(feed_key) else { return };
-        let payload = &self.scratch[received.payload.clone()];
         if let Some(layer) = feed.layers.get_mut(usize::from(received.head.layer)) {
-            layer.seen(now, payload.len(), received.head.keyframe);
+            layer.seen(now, received.payload.len(), received.head.keyframe);
         }
+        if let Some(full) = feed.open.take_if(|open| open.packets().len() >= BATCH_PACKETS) {
+            self.share(feed_key, full, now);
+        }
+        let Some(feed) = self.feeds.get_mut(feed_key) else { return };
         if feed.open.is_none() {
             self.touched.push(feed_key);
         }
         let batch = feed.open.get_or_insert_with(|| self.pool.take());
+        let payload = &self.scratch[received.payload.clone()];
         let Ok(header) = RtpHeader::parse(bytes) else { return };
         let carried = header.elements().filter_map(|(id, data)| {
             let meaning = received.extensions.meaning(id)?;

@@ -80,14 +80,19 @@ impl Engine {
             return Err(Refusal::NoLocalOffer);
         }
         let (remote, rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        let mut broken = Vec::new();
         for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
             if let Some(line) = rejected.iter().find(|line| line.mid == pulled.mid) {
                 pulled.state = PulledState::Refused(reason(line.because));
+                broken.push(pulled.feed);
             }
         }
         let offered = std::mem::take(&mut session.offered);
         self.apply_remote(key, &remote, None, now);
         self.apply_lines(key, now);
+        for feed in broken {
+            self.break_promise(feed);
+        }
         for track in &offered {
             // A track the client would not send shows as such in GET; nothing else to tell.
             let _ = self.publish(key, 0, track, now);

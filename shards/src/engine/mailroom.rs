@@ -28,10 +28,10 @@ impl Engine {
             }
             Mail::Ended { mirror, gone } => self.end_feed(mirror, gone),
             Mail::Media { mirror, batch } => self.batch_arrived(mirror, batch, now),
-            Mail::Clock { mirror, layer, clock } => {
+            Mail::Clock { mirror, layer, source, clock } => {
                 let feed = self.feeds.get_mut(mirror);
                 if let Some(layer) = feed.and_then(|f| f.layers.get_mut(usize::from(layer))) {
-                    layer.clock = Some(clock);
+                    layer.clock = Some((source, clock));
                 }
             }
             Mail::Keyframe { feed, layer } => self.want_keyframe(feed, layer, now),

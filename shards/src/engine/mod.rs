@@ -174,14 +174,24 @@ impl Engine {
         &self.meters
     }
 
-    /// Nothing is held for anybody: what must be true after all sessions have gone.
+    /// Tracks known here: published, mirrored, or asked for.
+    pub fn feeds(&self) -> usize {
+        self.feeds.len()
+    }
+
+    /// Nothing is held for anybody: what must be true after all sessions of the node have gone.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.feeds.is_empty()
             && self.pulls.is_empty()
             && self.registry.is_empty()
             && self.addresses.is_empty()
+            && self.routes.is_empty()
             && self.pending.is_empty()
+            && self.runs.is_empty()
+            && self.resends.is_empty()
+            && self.control.is_empty()
+            && self.mail.is_empty()
     }
 
     fn post(&mut self, shard: ShardId, mail: Mail) {

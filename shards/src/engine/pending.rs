@@ -68,8 +68,15 @@ impl Engine {
 
     /// Looks at every request that may have something to do now.
     pub(super) fn resume_woken(&mut self, now: Instant) {
-        while let Some(waiter) = self.woken.pop() {
-            self.resume(waiter, now);
+        // In the order in which they came to wait, so that the first request of a session is
+        // the first to be done.
+        while !self.woken.is_empty() {
+            let mut woken = std::mem::take(&mut self.woken);
+            woken.sort_unstable();
+            woken.dedup();
+            for waiter in woken {
+                self.resume(waiter, now);
+            }
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Seeking {
     pub(super) started: Instant,
     pub(super) items: Vec<Item>,
     pub(super) purpose: Purpose,
+    /// What is being waited for, whatever becomes of the items.
+    sought: Vec<FeedKey>,
 }
 
 /// What is done once the tracks are there.
@@ -55,8 +57,19 @@ impl Item {
 }
 
 impl Seeking {
+    pub(super) fn new(
+        subscriber: SessionId,
+        started: Instant,
+        items: Vec<Item>,
+        purpose: Purpose,
+    ) -> Self {
+        let feed = |item: &Item| item.target.as_ref().ok().map(|(_, feed)| *feed);
+        let sought = items.iter().filter_map(feed).collect();
+        Self { subscriber, started, items, purpose, sought }
+    }
+
     pub(super) fn feeds(&self) -> impl Iterator<Item = FeedKey> + '_ {
-        self.items.iter().filter_map(|item| item.target.as_ref().ok().map(|(_, feed)| *feed))
+        self.sought.iter().copied()
     }
 
     /// Looks at the tracks: `None` when all are decided, else when to look again.
@@ -85,7 +98,24 @@ impl Seeking {
                 next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
             }
         }
+        if next.is_none() {
+            self.look_once_more(feeds);
+        }
         next
+    }
+
+    /// A track that was there early may have ended while the others were awaited.
+    fn look_once_more(&mut self, feeds: &Slots<Feed>) {
+        for item in &mut self.items {
+            let Ok((key, feed)) = &item.target else { continue };
+            match feeds.get(*feed).map_or(Stage::Gone, |feed| feed.stage) {
+                Stage::Known | Stage::Flowing => {}
+                Stage::Sought | Stage::Ended => item.target = Err(ItemError::NotFoundTrack),
+                Stage::Gone => {
+                    item.target = Err(ItemError::PublisherGone(key.session.to_string()));
+                }
+            }
+        }
     }
 }
 
@@ -110,6 +140,7 @@ impl Engine {
                 Ok(Ok(key)) => self.seek(&key, now).map(|feed| (key, feed)),
                 Ok(Err(error)) => Err(error),
                 Err(field) => {
+                    self.stop_seeking(&items);
                     let text = format!("tracks[{at}]: Missing {field} in track");
                     return self.answer(ticket, Err(Refusal::InvalidParams(text)));
                 }
@@ -117,13 +148,20 @@ impl Engine {
             items.push(Item { object, target, settled: false });
         }
         let purpose = Purpose::Pull { offer: request.offer };
-        self.begin_seeking(ticket, key, Seeking { subscriber, started: now, items, purpose });
+        self.begin_seeking(ticket, key, Seeking::new(subscriber, now, items, purpose));
     }
 
     pub(super) fn begin_seeking(&mut self, ticket: Ticket, key: SessionKey, seeking: Seeking) {
         let deadline = seeking.started + TRACK_WAIT;
         let wait = Wait::Tracks(Box::new(seeking));
         self.park(Pending { ticket, session: key, deadline, wait });
+    }
+
+    /// Forgets what was begun for a request that turns out to be invalid.
+    pub(super) fn stop_seeking(&mut self, items: &[Item]) {
+        for (_, feed) in items.iter().filter_map(|item| item.target.as_ref().ok()) {
+            self.release_feed(*feed);
+        }
     }
 
     /// All tracks are decided: binds those that are there.

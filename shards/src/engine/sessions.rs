@@ -12,10 +12,10 @@ use crate::limits::{
 };
 use crate::mail::Mail;
 use crate::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
-use crate::session::Session;
 use crate::session::keys::Keys;
 use crate::session::transport::{Happened, Transport};
 use crate::session::ufrag::Credentials;
+use crate::session::{PulledState, Session};
 
 impl Engine {
     /// Stops taking sessions.
@@ -70,8 +70,10 @@ impl Engine {
             }
         }
         for pulled in &session.pulled {
-            if let Some(pull) = pulled.pull() {
-                self.remove_pull(pull);
+            match pulled.state {
+                PulledState::Offered => self.break_promise(pulled.feed),
+                PulledState::Active(pull) => self.remove_pull(pull),
+                PulledState::Closed | PulledState::Refused(_) => {}
             }
         }
         self.abandon_sought(session.sought);
@@ -204,7 +206,12 @@ impl Engine {
         session.egress.key(Sealer::new(&ours));
         session.ingress.key(Opener::new(&theirs));
         session.report_at = Some(now + REPORTS);
+        let pulls: Vec<_> = session.pulled.iter().filter_map(|pulled| pulled.pull()).collect();
         self.heard(key, now);
+        // From now on its subscriptions may ask for what they need.
+        for pull in pulls {
+            self.choose_layer(pull, now);
+        }
     }
 
     fn update_destination(&mut self, key: SessionKey) {

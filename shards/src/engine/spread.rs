@@ -100,7 +100,8 @@ impl Engine {
         self.share(key, batch, now);
     }
 
-    fn share(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
+    /// Hands a finished batch to everybody who wants the track.
+    pub(super) fn share(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         let here = feed.origin == Origin::Here;
         let pool = &mut self.pool;
@@ -145,7 +146,7 @@ impl Engine {
             }
             let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };
             self.meters.packets_out += copies.forward_all(pull, &run.batch);
-            if pull.needs_keyframe() {
+            if pull.needs_keyframe() && session.egress.open().is_some() {
                 needy = Some(pull.layer);
             }
             run.served += 1;

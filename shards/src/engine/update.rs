@@ -33,6 +33,7 @@ impl Engine {
             let current = (pulled.key.clone(), pulled.feed);
             let target = match wanted {
                 Err(field) => {
+                    self.stop_seeking(&items);
                     let text = format!("tracks[{at}]: Missing {field} in track");
                     return self.answer(ticket, Err(Refusal::InvalidParams(text)));
                 }
@@ -43,7 +44,7 @@ impl Engine {
             items.push(Item { object, target, settled: false });
         }
         let purpose = Purpose::Update;
-        self.begin_seeking(ticket, key, Seeking { subscriber, started: now, items, purpose });
+        self.begin_seeking(ticket, key, Seeking::new(subscriber, now, items, purpose));
     }
 
     pub(super) fn finish_update(
@@ -78,7 +79,8 @@ impl Engine {
         let pulled = pulled.ok_or(ItemError::AlreadyClosed)?;
         let (mid, same) = (pulled.mid.clone(), pulled.feed == *feed);
         if !same {
-            self.repoint(key, &mid, track, *feed, now)?;
+            let kept = pulled.simulcast.clone();
+            self.repoint(key, &mid, track, *feed, kept, now)?;
         }
         if let Some(simulcast) = &item.object.simulcast {
             let meta = self.feeds.get(*feed).and_then(|feed| feed.meta.as_ref());

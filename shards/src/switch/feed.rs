@@ -160,16 +160,24 @@ impl Feed {
     }
 
     /// The layer a pull that prefers `rid` is served from: that one while it flows, else the
-    /// one that flows with the most bits.
-    pub fn choose_layer(&self, rid: Option<&str>, now: Instant) -> u8 {
+    /// one that flows with the most bits. `current` is kept while it is not clearly worse:
+    /// layers of a still picture have nearly the same rate, and each change costs a keyframe.
+    pub fn choose_layer(&self, rid: Option<&str>, current: Option<u8>, now: Instant) -> u8 {
         let rids = self.meta.as_ref().map_or(&[][..], |meta| &meta.rids);
         let flows = |at: usize| self.layers.get(at).is_some_and(|layer| layer.flows(now));
         let preferred = rid.and_then(|rid| rids.iter().position(|r| r == rid));
         if let Some(at) = preferred.filter(|&at| flows(at)) {
             return at as u8;
         }
-        let best = (0..self.layers.len()).filter(|&at| flows(at));
-        best.max_by_key(|&at| self.layers[at].rate).or(preferred).unwrap_or(0) as u8
+        let flowing = (0..self.layers.len()).filter(|&at| flows(at));
+        let best = flowing.max_by_key(|&at| self.layers[at].rate);
+        let current = current.map(usize::from).filter(|&at| flows(at));
+        if let (Some(current), Some(best)) = (current, best)
+            && self.layers[best].rate * 2 < self.layers[current].rate * 3
+        {
+            return current as u8;
+        }
+        best.or(preferred).unwrap_or(0) as u8
     }
 }
 
@@ -180,8 +188,8 @@ pub struct Layer {
     /// Bytes a second, over the last full window.
     pub rate: u64,
     window: Option<(Instant, u64)>,
-    /// The publisher's clock, from its last sender report.
-    pub clock: Option<SenderClock>,
+    /// The publisher's clock, from its last sender report, and the source it is the clock of.
+    pub clock: Option<(u32, SenderClock)>,
     pub keyframe: KeyframeAsk,
 }
 
@@ -274,14 +282,17 @@ mod tests {
             }),
             now,
         );
-        assert_eq!(feed.choose_layer(Some("h"), now), 1, "nothing flows yet: hope");
+        assert_eq!(feed.choose_layer(Some("h"), None, now), 1, "nothing flows yet: hope");
         for (at, bytes) in [(0, 100), (2, 10)] {
             feed.layers[at].seen(now, bytes, false);
             feed.layers[at].seen(now + RATE_WINDOW, bytes, false);
         }
         let later = now + RATE_WINDOW;
-        assert_eq!(feed.choose_layer(Some("q"), later), 2);
-        assert_eq!(feed.choose_layer(Some("h"), later), 0, "h does not flow: the best does");
-        assert_eq!(feed.choose_layer(None, later), 0);
+        assert_eq!(feed.choose_layer(Some("q"), None, later), 2);
+        assert_eq!(feed.choose_layer(Some("h"), None, later), 0, "h does not flow: f does");
+        assert_eq!(feed.choose_layer(None, Some(2), later), 0, "ten times better");
+        assert_eq!(feed.choose_layer(None, Some(1), later), 0, "h does not flow");
+        feed.layers[2].rate = feed.layers[0].rate * 3 / 4;
+        assert_eq!(feed.choose_layer(None, Some(2), later), 2, "not worth a keyframe");
     }
 }

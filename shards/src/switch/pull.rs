@@ -110,7 +110,8 @@ pub struct Pull {
     pub resends: Resends,
     pub vp8: Vp8Rewriter,
     current: Option<Segment>,
-    previous: Option<Segment>,
+    /// The layer's packets come from a new source, which has not begun with a keyframe.
+    starved: bool,
     /// One past the highest index given.
     next_out: u64,
     last: Option<(Instant, u32)>,
@@ -139,7 +140,7 @@ impl Pull {
             resends: Resends::new(numbering.rtx),
             vp8: Vp8Rewriter::default(),
             current: None,
-            previous: None,
+            starved: false,
             next_out: numbering.media,
             last: None,
         }
@@ -165,8 +166,14 @@ impl Pull {
                 switched = true;
                 self.switch(packet, rate, now)
             }
-            _ => return None,
+            _ => {
+                self.starved |= packet.layer == self.layer;
+                return None;
+            }
         };
+        if packet.keyframe {
+            self.starved = false;
+        }
         let index = segment.first_out + (packet.seq - segment.first_in);
         let timestamp = packet.timestamp.wrapping_add(segment.timestamp_offset);
         if index >= self.next_out {
@@ -184,7 +191,8 @@ impl Pull {
     }
 
     /// What the subscriber calls `seq` is this index here, and (source, sequence number) at
-    /// the publisher.
+    /// the publisher. Only of the source forwarded now: the numbers inside a former source's
+    /// payloads (VP8) can no longer be told, and nobody needs what came before a keyframe.
     pub fn find(&self, seq: u16) -> Option<(u64, u32, u64)> {
         let newest = self.next_out.checked_sub(1)?;
         let behind = (newest as u16).wrapping_sub(seq);
@@ -200,7 +208,8 @@ impl Pull {
 
     /// Waits for a keyframe of its layer.
     pub fn needs_keyframe(&self) -> bool {
-        self.kind == MediaKind::Video && self.current.is_none_or(|s| s.layer != self.layer)
+        let behind = self.current.is_none_or(|segment| segment.layer != self.layer);
+        self.kind == MediaKind::Video && (behind || self.starved)
     }
 
     /// The layer being forwarded now.
@@ -208,9 +217,10 @@ impl Pull {
         self.current.map(|segment| segment.layer)
     }
 
-    /// What to add to the publisher's timestamps to get the subscriber's.
-    pub fn timestamp_offset(&self) -> Option<u32> {
-        self.current.map(|segment| segment.timestamp_offset)
+    /// The source being forwarded now, and what to add to its timestamps to get the
+    /// subscriber's.
+    pub fn time_line(&self) -> Option<(u32, u32)> {
+        self.current.map(|segment| (segment.source, segment.timestamp_offset))
     }
 
     /// The clock rate of what was forwarded last.
@@ -224,13 +234,7 @@ impl Pull {
         self.feed = feed;
         self.out = out;
         self.layer = 0;
-        self.retire();
-    }
-
-    fn retire(&mut self) {
-        if let Some(current) = self.current.take() {
-            self.previous = Some(current);
-        }
+        self.current = None;
     }
 
     fn switch(&mut self, packet: &Packet, rate: u32, now: Instant) -> Segment {
@@ -243,7 +247,6 @@ impl Pull {
                 last.wrapping_add((ticks as u32).max(1))
             }
         };
-        self.retire();
         let segment = Segment {
             source: packet.source,
             layer: packet.layer,
@@ -256,8 +259,7 @@ impl Pull {
     }
 
     fn segment_of(&self, index: u64) -> Option<Segment> {
-        let current = self.current.filter(|segment| index >= segment.first_out);
-        current.or_else(|| self.previous.filter(|segment| index >= segment.first_out))
+        self.current.filter(|segment| index >= segment.first_out)
     }
 
     fn rate(&self, packet: &Packet) -> Option<u32> {

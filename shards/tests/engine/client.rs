@@ -1,92 +1,152 @@
 //! A client as a browser would be one: str0m at the other end, sending stamped packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use shards::session::keys;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
+use str0m::media::{
+    Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
+};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, SeqNo, Ssrc};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// A packet as it reached the client.
 #[derive(Debug, Clone)]
-pub struct Got {
-    pub at: Instant,
-    pub ssrc: u32,
-    pub seq: u64,
-    pub timestamp: u32,
-    pub payload: Vec<u8>,
-    pub mid: Option<String>,
+pub(crate) struct Got {
+    pub(crate) at: Instant,
+    pub(crate) ssrc: u32,
+    pub(crate) seq: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) payload_type: u8,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) mid: Option<String>,
+    /// What the packet's timestamp means on the sender's clock, by the last sender report.
+    pub(crate) captured: Option<SystemTime>,
 }
 
-impl Got {
-    /// The publisher's stamp at the end of the payload: (track, number).
-    pub fn stamp(&self) -> (u32, u32) {
-        let tail = &self.payload[self.payload.len() - 8..];
-        let word = |at: usize| u32::from_be_bytes(tail[at..at + 4].try_into().unwrap());
-        (word(0), word(4))
+/// What a publisher writes at the end of every payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) track: u32,
+    /// Counts the packets of the track, from 0.
+    pub(crate) number: u32,
+    /// When it was sent, in microseconds of the world.
+    pub(crate) micros: u64,
+}
+
+impl Stamp {
+    pub(crate) const LEN: usize = 16;
+
+    fn bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&self.track.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.number.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.micros.to_be_bytes());
+        bytes
     }
 }
 
-pub struct Client {
-    pub rtc: Rtc,
-    pub address: SocketAddr,
-    pub connected: bool,
-    pub closed: bool,
-    pub got: Vec<Got>,
-    pub keyframes_wanted: usize,
-    pub timeout: Option<Instant>,
-    pub outgoing: Vec<(SocketAddr, Vec<u8>)>,
-    pending: Option<SdpPendingOffer>,
-    sent: BTreeMap<u32, Sender>,
+impl Got {
+    pub(crate) fn stamp(&self) -> Stamp {
+        let tail: &[u8; Stamp::LEN] = self.payload.last_chunk().expect("a stamped payload");
+        let word = |at: usize| u32::from_be_bytes(tail[at..at + 4].try_into().unwrap());
+        let micros = u64::from_be_bytes(tail[8..].try_into().unwrap());
+        Stamp { track: word(0), number: word(4), micros }
+    }
+
+    /// The VP8 picture id, as `Client::send` writes it.
+    pub(crate) fn picture(&self) -> u16 {
+        u16::from_be_bytes([self.payload[2], self.payload[3]]) & 0x7fff
+    }
+
+    /// The packet begins a VP8 keyframe.
+    pub(crate) fn is_keyframe(&self) -> bool {
+        self.payload[4] & 1 == 0
+    }
 }
 
-#[derive(Default, Clone, Copy)]
-struct Sender {
-    seq: u64,
-    number: u32,
-    picture: u16,
+/// What a client sends on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source {
+    pub(crate) mid: String,
+    pub(crate) rid: Option<&'static str>,
+}
+
+pub(crate) struct Client {
+    pub(crate) rtc: Rtc,
+    /// What it believes its address to be, and what the world sees (NAT).
+    pub(crate) address: SocketAddr,
+    pub(crate) external: SocketAddr,
+    pub(crate) connected: bool,
+    pub(crate) closed: bool,
+    pub(crate) got: Vec<Got>,
+    /// Requests for keyframes, and sources that owe one.
+    pub(crate) asked: Vec<(Instant, Source)>,
+    pub(crate) owed: BTreeSet<Source>,
+    /// NACKed packets, as counted by the sender, by (mid, rid).
+    pub(crate) nacked: BTreeMap<Source, u64>,
+    pub(crate) timeout: Option<Instant>,
+    pub(crate) outgoing: Vec<(SocketAddr, Vec<u8>)>,
+    /// The first sequence number of each SSRC.
+    pub(crate) first_seq: u64,
+    /// What is added to timestamps, by mid: browsers begin anywhere.
+    pub(crate) timestamp_base: BTreeMap<String, u32>,
+    started: Instant,
+    pending: Option<SdpPendingOffer>,
+    seqs: BTreeMap<u32, u64>,
+    sent: BTreeMap<Source, (u32, u16)>,
+}
+
+/// What a client can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Abilities {
+    pub(crate) no_vp8: bool,
+    pub(crate) red: bool,
 }
 
 impl Client {
-    pub fn new(address: SocketAddr, now: Instant) -> Self {
+    pub(crate) fn new(address: SocketAddr, abilities: Abilities, now: Instant) -> Self {
         let mut rtc = Rtc::builder()
             .set_crypto_provider(keys::provider())
             .set_rtp_mode(true)
+            .set_stats_interval(Some(Duration::from_millis(250)))
             .clear_codecs()
-            .enable_opus(true, false)
-            .enable_vp8(true)
+            .enable_opus(true, abilities.red)
+            .enable_vp8(!abilities.no_vp8)
             .enable_h264(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
             address,
+            external: address,
             connected: false,
             closed: false,
             got: Vec::new(),
-            keyframes_wanted: 0,
+            asked: Vec::new(),
+            owed: BTreeSet::new(),
+            nacked: BTreeMap::new(),
             timeout: Some(now),
             outgoing: Vec::new(),
+            first_seq: 100,
+            timestamp_base: BTreeMap::new(),
+            started: now,
             pending: None,
+            seqs: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
     }
 
-    /// Offers to send one m-line of each kind; returns the offer and its mids.
-    pub fn offer_to_send(&mut self, kinds: &[MediaKind]) -> (String, Vec<String>) {
-        self.offer(kinds, Direction::SendOnly)
-    }
-
-    pub fn offer_to_receive(&mut self, kinds: &[MediaKind]) -> (String, Vec<String>) {
-        self.offer(kinds, Direction::RecvOnly)
-    }
-
-    fn offer(&mut self, kinds: &[MediaKind], direction: Direction) -> (String, Vec<String>) {
+    /// Offers m-lines; returns the offer and their mids.
+    pub(crate) fn offer(
+        &mut self,
+        kinds: &[MediaKind],
+        direction: Direction,
+    ) -> (String, Vec<String>) {
         let mut change = self.rtc.sdp_api();
         let mids: Vec<Mid> =
             kinds.iter().map(|kind| change.add_media(*kind, direction, None, None, None)).collect();
@@ -95,7 +155,21 @@ impl Client {
         (offer.to_sdp_string(), mids.iter().map(ToString::to_string).collect())
     }
 
-    pub fn offer_restart(&mut self) -> String {
+    /// Offers one video m-line with simulcast layers.
+    pub(crate) fn offer_layers(&mut self, rids: &[&str]) -> (String, String) {
+        let mut simulcast = Simulcast::new();
+        for rid in rids {
+            simulcast.add_send_layer(SimulcastLayer::new(rid));
+        }
+        let mut change = self.rtc.sdp_api();
+        let (kind, direction) = (MediaKind::Video, Direction::SendOnly);
+        let mid = change.add_media(kind, direction, None, None, Some(simulcast));
+        let (offer, pending) = change.apply().unwrap();
+        self.pending = Some(pending);
+        (offer.to_sdp_string(), mid.to_string())
+    }
+
+    pub(crate) fn offer_restart(&mut self) -> String {
         let mut change = self.rtc.sdp_api();
         change.ice_restart(true);
         let (offer, pending) = change.apply().unwrap();
@@ -103,7 +177,7 @@ impl Client {
         offer.to_sdp_string()
     }
 
-    pub fn offer_direction(&mut self, mid: &str, direction: Direction) -> String {
+    pub(crate) fn offer_direction(&mut self, mid: &str, direction: Direction) -> String {
         let mut change = self.rtc.sdp_api();
         change.set_direction(Mid::from(mid), direction);
         let (offer, pending) = change.apply().unwrap();
@@ -111,50 +185,83 @@ impl Client {
         offer.to_sdp_string()
     }
 
-    pub fn accept_answer(&mut self, sdp: &str) {
+    pub(crate) fn offer_stop(&mut self, mid: &str) -> String {
+        let mut change = self.rtc.sdp_api();
+        change.stop_media(Mid::from(mid));
+        let (offer, pending) = change.apply().unwrap();
+        self.pending = Some(pending);
+        offer.to_sdp_string()
+    }
+
+    pub(crate) fn accept_answer(&mut self, sdp: &str) {
         let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
     }
 
-    pub fn accept_offer(&mut self, sdp: &str) -> String {
+    pub(crate) fn accept_offer(&mut self, sdp: &str) -> String {
         let offer = SdpOffer::from_sdp_string(sdp).unwrap();
         self.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
     }
 
-    /// Sends one stamped packet on a transceiver: a whole frame.
-    pub fn send(&mut self, mid: &str, track: u32, keyframe: bool, now: Instant) {
-        let mid = Mid::from(mid);
-        let kind = self.rtc.media(mid).unwrap().kind();
+    /// Sends one stamped packet of about `len` bytes: a whole frame.
+    pub(crate) fn send(
+        &mut self,
+        source: &Source,
+        track: u32,
+        len: usize,
+        keyframe: bool,
+        now: Instant,
+    ) {
+        let mid = Mid::from(&*source.mid);
+        let Some(media) = self.rtc.media(mid) else { return };
+        let kind = media.kind();
         let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
         let params = self.rtc.codec_config().iter().find(|p| p.spec().codec == codec);
-        let pt = params.unwrap().pt();
-        let rate = if kind == MediaKind::Audio { 48_000 } else { 90_000 };
+        let Some(pt) = params.map(|params| params.pt()) else { return };
+        let rate = if kind == MediaKind::Audio { 48_000 } else { 90_000u64 };
         let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
+        let rid = source.rid.map(Rid::from);
+        let Some(stream) = api.stream_tx_by_mid(mid, rid) else { return };
         let ssrc: Ssrc = stream.ssrc();
-        let sender = self.sent.entry(*ssrc).or_insert(Sender { seq: 100, number: 0, picture: 7 });
+        let first_seq = self.first_seq;
+        let seq = self.seqs.entry(*ssrc).or_insert_with(|| {
+            // Without its cap on the share of resends: browsers have none.
+            stream.set_rtx_cache(1024, Duration::from_secs(3), None);
+            first_seq
+        });
+        let (number, picture) = self.sent.entry(source.clone()).or_insert((0, 7));
+        let micros = now.duration_since(self.started).as_micros() as u64;
         let mut payload = Vec::new();
         if kind == MediaKind::Video {
             // Extended descriptor with a 15-bit picture id; S bit; then the frame's first byte.
-            payload.extend_from_slice(&[0x90, 0x80, 0x80 | (sender.picture >> 8) as u8]);
-            payload.push(sender.picture as u8);
+            payload.extend_from_slice(&[0x90, 0x80, 0x80 | (*picture >> 8) as u8]);
+            payload.push(*picture as u8);
             payload.push(u8::from(!keyframe));
-            payload.resize(60, 0xaa);
         }
-        payload.extend_from_slice(&track.to_be_bytes());
-        payload.extend_from_slice(&sender.number.to_be_bytes());
-        let timestamp = sender.number.wrapping_mul(rate / 50);
-        let write =
-            RtpWrite::new(pt, SeqNo::from(sender.seq), timestamp, now, payload).marker(true);
+        payload.resize(len.saturating_sub(Stamp::LEN).max(payload.len()), 0xaa);
+        payload.extend_from_slice(&Stamp { track, number: *number, micros }.bytes());
+        let base = self.timestamp_base.get(&source.mid).copied().unwrap_or(0);
+        let timestamp = base.wrapping_add((micros * rate / 1_000_000) as u32);
+        let write = RtpWrite::new(pt, SeqNo::from(*seq), timestamp, now, payload);
+        let write = write.marker(true).nackable(kind == MediaKind::Video);
         stream.write_rtp(write);
-        sender.seq += 1;
-        sender.number += 1;
-        sender.picture = (sender.picture + 1) & 0x7fff;
+        *seq += 1;
+        *number += 1;
+        *picture = (*picture + 1) & 0x7fff;
         self.drive(now);
     }
 
-    pub fn ask_for_keyframe(&mut self, mid: &str, now: Instant) {
+    /// The next packets of a source come from another SSRC.
+    pub(crate) fn change_ssrc(&mut self, source: &Source, ssrc: u32) {
+        let rid = source.rid.map(Rid::from);
+        let mut api = self.rtc.direct_api();
+        let (ssrc, rtx) = (Ssrc::from(ssrc), Ssrc::from(ssrc + 1));
+        let kind = api.stream_tx_by_mid(Mid::from(&*source.mid), rid).unwrap().rtx();
+        api.reset_stream_tx(Mid::from(&*source.mid), rid, ssrc, kind.map(|_| rtx)).unwrap();
+    }
+
+    pub(crate) fn ask_for_keyframe(&mut self, mid: &str, now: Instant) {
         let mut api = self.rtc.direct_api();
         if let Some(stream) = api.stream_rx_by_mid(Mid::from(mid), None) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -162,7 +269,13 @@ impl Client {
         self.drive(now);
     }
 
-    pub fn receive(&mut self, source: SocketAddr, bytes: &[u8], now: Instant) {
+    /// The canonical name of what arrives on a transceiver.
+    pub(crate) fn cname(&mut self, mid: &str) -> Option<String> {
+        let mut api = self.rtc.direct_api();
+        api.stream_rx_by_mid(Mid::from(mid), None)?.cname().map(ToOwned::to_owned)
+    }
+
+    pub(crate) fn receive(&mut self, source: SocketAddr, bytes: &[u8], now: Instant) {
         let Ok(contents) = bytes.try_into() else { return };
         let destination = self.address;
         let receive = Receive { proto: Protocol::Udp, source, destination, contents };
@@ -171,7 +284,7 @@ impl Client {
     }
 
     /// Runs timers and collects what happened.
-    pub fn drive(&mut self, now: Instant) {
+    pub(crate) fn drive(&mut self, now: Instant) {
         self.drain(now);
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.drain(now);
@@ -190,6 +303,7 @@ impl Client {
                 Ok(Output::Event(event)) => self.notice(event, now),
                 Err(_) => {
                     self.closed = true;
+                    self.timeout = None;
                     return;
                 }
             }
@@ -200,20 +314,57 @@ impl Client {
         match event {
             Event::Connected => self.connected = true,
             Event::Closed => self.closed = true,
-            Event::KeyframeRequest(_) => self.keyframes_wanted += 1,
+            Event::KeyframeRequest(request) => {
+                let source = source(request.mid, request.rid);
+                self.asked.push((now, source.clone()));
+                self.owed.insert(source);
+            }
             Event::RtpPacket(packet) => self.got.push(got(&packet, now)),
+            Event::MediaEgressStats(stats) => {
+                self.nacked.insert(source(stats.mid, stats.rid), stats.nacks);
+            }
             _ => {}
         }
     }
+
+    /// Packets it was NACKed, all sources together.
+    pub(crate) fn nacks(&self) -> u64 {
+        self.nacked.values().sum()
+    }
+
+    /// What it got of one track, in the order of their sequence numbers.
+    pub(crate) fn track(&self, track: u32) -> Vec<&Got> {
+        let mut got: Vec<&Got> = self.got.iter().filter(|g| g.stamp().track == track).collect();
+        got.sort_by_key(|got| got.seq);
+        got
+    }
+
+    /// The numbers of the track's packets it got, in order.
+    pub(crate) fn numbers(&self, track: u32) -> Vec<u32> {
+        self.track(track).iter().map(|got| got.stamp().number).collect()
+    }
+}
+
+fn source(mid: Mid, rid: Option<Rid>) -> Source {
+    let known = ["f", "h", "q"];
+    let rid = rid.and_then(|rid| known.into_iter().find(|known| **known == *rid));
+    Source { mid: mid.to_string(), rid }
 }
 
 fn got(packet: &RtpPacket, now: Instant) -> Got {
+    let captured = packet.last_sender_info.as_ref().map(|info| {
+        let ahead = packet.time.as_seconds() - info.rtp_time.as_seconds();
+        let span = Duration::from_secs_f64(ahead.abs());
+        if ahead < 0.0 { info.ntp_time - span } else { info.ntp_time + span }
+    });
     Got {
         at: now,
         ssrc: *packet.header.ssrc,
         seq: *packet.seq_no,
         timestamp: packet.header.timestamp,
+        payload_type: *packet.header.payload_type,
         payload: packet.payload.to_vec(),
         mid: packet.header.ext_vals.mid.map(|mid| mid.to_string()),
+        captured,
     }
 }

@@ -1,0 +1,1 @@
+//! The Realtime API's cases, one by one.
