@@ -37,6 +37,7 @@ export async function partyServer({ base, app, secret }) {
     if (url.startsWith(base)) {
       const method = init?.method ?? input?.method ?? 'GET';
       const body = await response.clone().json().catch(() => 'no JSON');
+      if (process.env.DUMP) console.log('<<<', response.status, body);
       calls.push({ method, path: url.slice(base.length).split('?')[0], status: response.status, body });
     }
     return response;
@@ -51,6 +52,7 @@ export async function partyServer({ base, app, secret }) {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     const body = ['GET', 'HEAD'].includes(request.method) ? undefined : Buffer.concat(chunks);
+    if (process.env.DUMP) console.log('>>>', request.method, request.url, body?.length ? JSON.parse(body) : '');
     const answer = await routePartyTracksRequest({
       appId: app,
       token: secret,

@@ -211,9 +211,9 @@ export class Session {
     return this.api.get(this.id);
   }
 
+  /** Leaves. The server is told first: a closed connection may end the session by itself. */
   async end() {
-    this.pc.close();
-    await this.api.delete(this.id);
+    await this.api.delete(this.id).finally(() => this.pc.close());
   }
 }
 

@@ -29,6 +29,33 @@ test('a viewer closes one of two tracks, by offer and by force, and keeps the ot
   }
 });
 
+for (const kind of ['chromium', 'firefox']) {
+  test(`${kind} pulls and closes a track ten times over beside another that stays`, { browsers: [kind], seconds: 120 }, async (t) => {
+    const tab = await t.stage(kind);
+    const [audio, video] = await tab.run((api) => stage.publish({ api, id: 25, codec: 'VP8' }), t.api);
+    const [kept] = await tab.run((how) => stage.enjoy(how), { api: t.api, as: 'view', tracks: [audio], id: 25 });
+    for (let round = 1; round <= 10; round++) {
+      const how = { api: t.api, as: 'view', tracks: [video], id: 25, frames: 3 };
+      const [{ mid }] = await tab.run((how) => stage.enjoy(how), how).catch((e) => {
+        throw new Error(`round ${round}: ${e.message}`);
+      });
+      await tab.run((mid) => stage.sessions.view.close([mid]), mid);
+    }
+    await tab.run((how) => stage.hears(how), { mid: kept.mid, id: 25 });
+  });
+
+  // A browser drops its transport when the first m-line of the bundle is rejected, and begins
+  // another under the same session: new ICE credentials and a new DTLS handshake.
+  test(`${kind} closes its first track by offer and the others go on`, { browsers: [kind] }, async (t) => {
+    const tab = await t.stage(kind);
+    const tracks = await tab.run((api) => stage.publish({ api, id: 26, codec: 'VP8' }), t.api);
+    const [audio, video] = await tab.run((how) => stage.enjoy(how), { api: t.api, tracks, id: 26 });
+    await tab.run((mid) => stage.sessions.view.close([mid]), audio.mid);
+    await tab.run((how) => pause(2000).then(() => stage.sees(how)), { mid: video.mid, id: 26 });
+    await tab.run((how) => stage.enjoy(how), { api: t.api, as: 'view', tracks: [tracks[0]], id: 26 });
+  });
+}
+
 test('a publisher closes by offer and publishes anew on the same connection', {}, async (t) => {
   const tab = await t.stage('chromium');
   const [audio, video] = await tab.run((api) => stage.publish({ api, id: 16 }), t.api);

@@ -34,6 +34,9 @@ for (const kind of ['chromium', 'firefox']) {
     await called(server, 'PUT', '/tracks/update');
     await viewer.run(() => stage.sees({ as: 'party', mid: 'video', id: 37 }));
 
+    const states = await viewer.run(() => party.states);
+    check(!states.includes('failed') && states.at(-1) === 'connected', `the viewer's connection went ${states.join(', ')}`);
+
     const before = server.calls.filter((c) => c.path.endsWith('/tracks/close')).length;
     await viewer.run(() => ['audio', 'video'].forEach(party.stop));
     await ann.run(() => ['audio', 'video'].forEach(party.stop));
@@ -42,8 +45,6 @@ for (const kind of ['chromium', 'firefox']) {
 
     const bad = server.calls.filter((c) => c.status >= 300 || c.body === 'no JSON' || c.body.errorCode);
     equal(bad, [], 'the refused calls');
-    const states = await viewer.run(() => party.states);
-    check(!states.includes('failed') && states.at(-1) === 'connected', `the viewer's connection went ${states.join(', ')}`);
     t.note(`${server.calls.length} API calls, none refused`);
   });
 }
