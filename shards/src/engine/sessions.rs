@@ -203,6 +203,7 @@ impl Engine {
         };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let (ours, theirs) = material.split(keys.active);
+        let again = session.ingress.is_keyed();
         session.egress.key(Sealer::new(&ours));
         session.ingress.key(Opener::new(&theirs));
         session.report_at = Some(now + REPORTS);
@@ -210,6 +211,9 @@ impl Engine {
         self.heard(key, now);
         // From now on its subscriptions may ask for what they need.
         for pull in pulls {
+            if again && let Some(pull) = self.pulls.get_mut(pull) {
+                pull.rekey();
+            }
             self.choose_layer(pull, now);
         }
     }

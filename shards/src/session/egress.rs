@@ -20,8 +20,12 @@ pub struct Egress {
 }
 
 impl Egress {
+    /// Takes the key of a handshake. Under a new key, rollover counters begin at 0.
     pub fn key(&mut self, sealer: Sealer) {
         self.sealer = Some(sealer);
+        for (_, numbering) in &mut self.numbering {
+            *numbering = numbering.without_rollover();
+        }
     }
 
     /// The key and the destination, once both are there.

@@ -143,8 +143,12 @@ impl Ingress {
         }
     }
 
+    /// Takes the key of a handshake. Streams of an earlier key begin anew: their rollover
+    /// counters do.
     pub fn key(&mut self, opener: Opener) {
         self.opener = Some(opener);
+        self.streams.clear();
+        self.twcc = None;
     }
 
     pub fn is_keyed(&self) -> bool {

@@ -3,7 +3,9 @@
 //! The only place that knows str0m ([`transport`], [`keys`]). Media in and out is ours, on the
 //! keys of the DTLS handshake.
 
+mod association;
 pub mod egress;
+mod hello;
 pub mod ingress;
 pub mod keys;
 pub mod paths;

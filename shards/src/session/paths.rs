@@ -98,6 +98,11 @@ impl Paths {
         }
     }
 
+    /// The client has left all paths but those of `remote`, and uses that one.
+    pub fn keep_only(&mut self, remote: SocketAddr) {
+        self.selected = self.paths.iter().position(|path| path.remote == remote);
+    }
+
     fn deserves(&self, at: usize, now: Instant) -> bool {
         let Some(selected) = self.selected.map(|selected| &self.paths[selected]) else {
             return true;

@@ -1,33 +1,47 @@
-//! ICE-lite, DTLS and SCTP of one session, by str0m through its direct API.
+//! The transport of one session: its ICE credentials, its network paths, its DTLS association,
+//! and the next one.
 //!
-//! str0m never sees a media packet and never writes SDP: it answers STUN, runs the DTLS
-//! handshake as server, and yields the SRTP keys. Its local addresses are stand-ins, because
-//! it would drop every datagram whose destination is not exactly a candidate; [`Paths`] knows
-//! the real ones.
+//! Browsers give up a transport and begin another, under the same ICE credentials, when the
+//! first m-line of BUNDLE is stopped. They close the old association, which looks like leaving
+//! for good until a ClientHello comes from a new path: so a fresh association waits for one,
+//! for a moment. Should the goodbye be lost, the ClientHello begins a second association
+//! beside the one that is up, which takes over once its handshake is done (RFC 6347 §4.2.8); a
+//! forged one comes to nothing.
 //!
-//! Invariants: after every mutation the output is drained (str0m's single-mutation contract);
-//! a panic inside str0m ends this transport only.
+//! Not here: media, and who the session is.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use str0m::config::{DtlsCert, Fingerprint};
+use str0m::config::DtlsCert;
 use str0m::ice::StunMessage;
-use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
 
-use super::keys::{self, KeySlot, Keys};
+use super::association::{Association, Outcome};
+use super::hello;
+use super::keys::Keys;
 use super::paths::{Checked, Paths};
 use super::sdp::RemoteTransport;
 use super::ufrag::Credentials;
+
+/// A second association is not begun sooner after the last one: a handshake costs a signature,
+/// which a forger must not get for the asking.
+const SUCCESSION: Duration = Duration::from_secs(2);
+
+/// How long after the client closed its association a new one may begin. Browsers check the
+/// new path at once; more would keep the tracks of those who left.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Checks kept for a successor: a browser tries few pairs at a time.
+const NOMINATIONS: usize = 4;
 
 /// What happened inside a transport, for the engine.
 #[derive(Debug, Default)]
 pub struct Happened {
     /// Datagrams to send: (remote, local, bytes).
     pub datagrams: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
-    /// The handshake is done: here are the keys, once.
+    /// A handshake is done: here are the keys, once. Not the first ones when the client began
+    /// a new transport.
     pub keys: Option<Keys>,
     /// The client closed, or the transport failed for good.
     pub closed: bool,
@@ -36,16 +50,30 @@ pub struct Happened {
 }
 
 pub struct Transport {
-    rtc: Rtc,
-    slot: KeySlot,
+    cert: DtlsCert,
+    association: Association,
+    successor: Option<Successor>,
     credentials: Credentials,
     /// Before the last ICE restart; still good for finding the session until the client moves.
     previous_ufrag: Option<String>,
     pub paths: Paths,
-    timeout: Option<Instant>,
-    remote_known: bool,
+    remote: Option<RemoteTransport>,
+    /// The random of the ClientHello that began the association.
+    hello: Option<hello::Random>,
+    is_up: bool,
+    /// The client closed its last association.
+    left_at: Option<Instant>,
     sctp_started: bool,
-    dtls_client: bool,
+    /// The first check that nominated each of the last paths, for a successor to learn its path
+    /// from; newest first.
+    nominations: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
+struct Successor {
+    association: Association,
+    source: SocketAddr,
+    hello: hello::Random,
+    began_at: Instant,
 }
 
 impl std::fmt::Debug for Transport {
@@ -56,30 +84,19 @@ impl std::fmt::Debug for Transport {
 
 impl Transport {
     pub fn new(cert: &DtlsCert, credentials: Credentials, now: Instant) -> Option<Self> {
-        let creds = IceCreds { ufrag: credentials.ufrag.clone(), pass: credentials.pwd.clone() };
-        let config = RtcConfig::new()
-            .set_crypto_provider(keys::provider())
-            .set_dtls_cert(cert.clone())
-            .set_local_ice_credentials(creds)
-            .set_ice_lite(true)
-            .clear_codecs()
-            .set_rtp_mode(true);
-        let (rtc, slot) = keys::with_key_slot(|| catch_unwind(move || config.build(now)).ok());
-        let mut rtc = rtc?;
-        for address in [STAND_IN_V4, STAND_IN_V6] {
-            let candidate = Candidate::host(address, "udp").ok()?;
-            rtc.add_local_candidate(candidate);
-        }
         Some(Self {
-            rtc,
-            slot,
+            cert: cert.clone(),
+            association: Association::new(cert, &credentials, now)?,
+            successor: None,
             credentials,
             previous_ufrag: None,
             paths: Paths::default(),
-            timeout: None,
-            remote_known: false,
+            remote: None,
+            hello: None,
+            is_up: false,
+            left_at: None,
             sctp_started: false,
-            dtls_client: false,
+            nominations: VecDeque::new(),
         })
     }
 
@@ -94,7 +111,7 @@ impl Transport {
 
     /// The fingerprint of our certificate, as `a=fingerprint` writes it.
     pub fn fingerprint(&mut self) -> String {
-        self.rtc.direct_api().local_dtls_fingerprint().to_string()
+        self.association.fingerprint()
     }
 
     /// Takes the client's side of the transport from a description. The first one starts the
@@ -105,28 +122,18 @@ impl Transport {
         restart: Option<Credentials>,
         now: Instant,
     ) -> Happened {
-        self.guarded(now, |this| {
-            let creds = IceCreds { ufrag: remote.ufrag.clone(), pass: remote.pwd.clone() };
-            this.rtc.direct_api().set_remote_ice_credentials(creds);
-            if let Some(credentials) = restart {
-                let pass = credentials.pwd.clone();
-                let creds = IceCreds { ufrag: credentials.ufrag.clone(), pass };
-                this.rtc.direct_api().set_local_ice_credentials(creds);
-                let old = std::mem::replace(&mut this.credentials, credentials);
-                this.previous_ufrag = Some(old.ufrag);
-                this.paths.restart();
-            }
-            if !this.remote_known {
-                this.remote_known = true;
-                this.dtls_client = remote.we_are_dtls_client;
-                this.rtc.direct_api().set_remote_fingerprint(Fingerprint {
-                    hash_func: "sha-256".to_owned(),
-                    bytes: remote.fingerprint.to_vec(),
-                });
-                this.rtc.direct_api().start_dtls(remote.we_are_dtls_client)?;
-            }
-            Ok(())
-        })
+        let outcome = if self.remote.is_none() {
+            self.association.start(remote, now)
+        } else {
+            self.association.restart_ice(restart.as_ref(), remote, now)
+        };
+        self.remote = Some(remote.clone());
+        if let Some(credentials) = restart {
+            let old = std::mem::replace(&mut self.credentials, credentials);
+            self.previous_ufrag = Some(old.ufrag);
+            self.paths.restart();
+        }
+        self.happened(outcome)
     }
 
     /// Brings up SCTP; the client's description had an application m-line.
@@ -134,13 +141,11 @@ impl Transport {
         if std::mem::replace(&mut self.sctp_started, true) {
             return Happened::default();
         }
-        self.guarded(now, |this| {
-            this.rtc.direct_api().start_sctp(this.dtls_client);
-            Ok(())
-        })
+        let outcome = self.association.start_sctp(self.is_dtls_client(), now);
+        self.happened(outcome)
     }
 
-    /// A STUN message that names this session, or answers it.
+    /// A STUN message that names this session.
     pub fn stun(
         &mut self,
         message: &StunMessage<'_>,
@@ -149,116 +154,167 @@ impl Transport {
         local: SocketAddr,
         now: Instant,
     ) -> Happened {
-        if !self.remote_known {
+        if self.remote.is_none() {
             // The check overtook the client's description, which we need for its ufrag.
             return Happened::default();
         }
-        let mut happened = self.receive(bytes, source, Some(local), now);
-        let success = happened.datagrams.iter().any(|(to, _, reply)| {
+        let outcome = self.association.receive(bytes, source, now);
+        let success = outcome.datagrams.iter().any(|(to, reply)| {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
-        if success {
+        let checked = success.then(|| {
             let (priority, nominated) = (message.prio().unwrap_or(0), message.use_candidate());
-            let checked = self.paths.checked(source, local, priority, nominated, now);
-            happened.checked = Some(checked);
-        }
-        happened
+            if nominated && !self.nominations.iter().any(|(known, _)| *known == source) {
+                self.nominations.truncate(NOMINATIONS - 1);
+                self.nominations.push_front((source, bytes.to_vec()));
+            }
+            self.paths.checked(source, local, priority, nominated, now)
+        });
+        Happened { checked, ..self.happened(outcome) }
     }
 
     /// A DTLS datagram from an address that belongs to this session.
     pub fn dtls(&mut self, bytes: &[u8], source: SocketAddr, now: Instant) -> Happened {
-        self.receive(bytes, source, None, now)
+        if let Some(random) = hello::client_random(bytes) {
+            self.greeted(random, source, now);
+        }
+        match &mut self.successor {
+            Some(successor) if successor.source == source => {
+                let outcome = successor.association.receive(bytes, source, now);
+                self.succeeded(outcome, now)
+            }
+            _ => {
+                let outcome = self.association.receive(bytes, source, now);
+                let closed = outcome.closed && self.is_up;
+                let mut happened = self.happened(outcome);
+                if closed && self.wait_for_another(now) {
+                    happened.closed = false;
+                }
+                happened
+            }
+        }
+    }
+
+    /// The client closed the association that was up; true if another one may begin.
+    fn wait_for_another(&mut self, now: Instant) -> bool {
+        let fresh = Association::new(&self.cert, &self.credentials, now);
+        let (Some(mut fresh), Some(remote)) = (fresh, &self.remote) else { return false };
+        fresh.start(remote, now);
+        self.association = fresh;
+        self.restart_sctp(now);
+        self.successor = None;
+        self.hello = None;
+        self.is_up = false;
+        self.left_at = Some(now);
+        true
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Happened {
-        self.guarded(now, |_| Ok(()))
+        let mut happened = Happened::default();
+        if self.left_at.is_some_and(|at| at + FAREWELL <= now) {
+            return Happened { closed: true, ..happened };
+        }
+        if self.association.timeout().is_some_and(|at| at <= now) {
+            let outcome = self.association.handle_timeout(now);
+            happened = self.happened(outcome);
+        }
+        if let Some(successor) = &mut self.successor
+            && successor.association.timeout().is_some_and(|at| at <= now)
+        {
+            let outcome = successor.association.handle_timeout(now);
+            let more = self.succeeded(outcome, now);
+            happened.datagrams.extend(more.datagrams);
+            happened.keys = happened.keys.or(more.keys);
+        }
+        happened
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        self.timeout
+        let successor = self.successor.as_ref().and_then(|next| next.association.timeout());
+        let left = self.left_at.map(|at| at + FAREWELL);
+        [self.association.timeout(), successor, left].into_iter().flatten().min()
     }
 
     /// Says goodbye: DTLS close_notify.
     pub fn close(&mut self, now: Instant) -> Happened {
-        self.guarded(now, |this| this.rtc.close())
+        let outcome = self.association.close(now);
+        self.happened(outcome)
     }
 
-    fn receive(
-        &mut self,
-        bytes: &[u8],
-        source: SocketAddr,
-        local: Option<SocketAddr>,
-        now: Instant,
-    ) -> Happened {
-        let destination = if source.is_ipv4() { STAND_IN_V4 } else { STAND_IN_V6 };
-        let Ok(contents) = bytes.try_into() else {
-            return Happened::default();
-        };
-        let receive = Receive { proto: Protocol::Udp, source, destination, contents };
-        let mut happened =
-            self.guarded(now, |this| this.rtc.handle_input(Input::Receive(now, receive)));
-        if let Some(local) = local {
-            for datagram in &mut happened.datagrams {
-                if datagram.0 == source {
-                    datagram.1 = local;
-                }
-            }
+    fn is_dtls_client(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.we_are_dtls_client)
+    }
+
+    /// A ClientHello came: the first one, the same again, or one for a new association.
+    fn greeted(&mut self, random: hello::Random, source: SocketAddr, now: Instant) {
+        if self.hello.is_none() || !self.is_up {
+            self.hello = Some(random);
+            return;
         }
-        happened.datagrams.retain(|(_, local, _)| *local != NOWHERE);
+        let known = self.hello == Some(random)
+            || self.successor.as_ref().is_some_and(|next| next.hello == random);
+        let soon = self
+            .successor
+            .as_ref()
+            .is_some_and(|next| now.saturating_duration_since(next.began_at) < SUCCESSION);
+        let check = self.nominations.iter().find(|(from, _)| *from == source);
+        let (Some(remote), Some((_, check))) = (&self.remote, check) else { return };
+        if known || soon {
+            return;
+        }
+        let Some(mut association) = Association::new(&self.cert, &self.credentials, now) else {
+            return;
+        };
+        association.start(remote, now);
+        // Teaches it the path. The check itself was answered when it came.
+        association.receive(check, source, now);
+        self.successor = Some(Successor { association, source, hello: random, began_at: now });
+    }
+
+    /// What the successor did; once it is up, it takes over.
+    fn succeeded(&mut self, outcome: Outcome, now: Instant) -> Happened {
+        let Outcome { datagrams, keys, closed } = outcome;
+        let happened = self.happened(Outcome { datagrams, keys, closed: false });
+        if closed {
+            self.successor = None;
+        }
+        if happened.keys.is_some()
+            && let Some(successor) = self.successor.take()
+        {
+            self.association = successor.association;
+            self.hello = Some(successor.hello);
+            self.paths.keep_only(successor.source);
+            self.restart_sctp(now);
+        }
         happened
     }
 
-    /// Runs one mutation and drains what it caused, containing a panic.
-    fn guarded(
-        &mut self,
-        now: Instant,
-        mutate: impl FnOnce(&mut Self) -> Result<(), RtcError>,
-    ) -> Happened {
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let result = mutate(self);
-            let mut happened = Happened::default();
-            let drained = result
-                .and_then(|()| self.drain(&mut happened))
-                .and_then(|()| self.rtc.handle_input(Input::Timeout(now)))
-                .and_then(|()| self.drain(&mut happened));
-            happened.closed |= drained.is_err();
-            happened
-        }));
-        ran.unwrap_or_else(|_| Happened { closed: true, ..Happened::default() })
+    /// SCTP lives within its association, so another one needs it anew.
+    fn restart_sctp(&mut self, now: Instant) {
+        if self.sctp_started {
+            self.association.start_sctp(self.is_dtls_client(), now);
+        }
     }
 
-    fn drain(&mut self, happened: &mut Happened) -> Result<(), RtcError> {
-        loop {
-            match self.rtc.poll_output()? {
-                Output::Timeout(at) => {
-                    self.timeout = Some(at);
-                    return Ok(());
-                }
-                Output::Transmit(transmit) => {
-                    let bytes: Vec<u8> = transmit.contents.into();
-                    // No stream was ever declared to it, so str0m has no media to send. What
-                    // would carry our keys' nonces must not leave.
-                    if bytes.first().is_some_and(|&first| first >= 128) {
-                        continue;
-                    }
-                    let remote = transmit.destination;
-                    let local = self.paths.local_for(remote).unwrap_or(NOWHERE);
-                    happened.datagrams.push((remote, local, bytes));
-                }
-                Output::Event(Event::Connected) => happened.keys = self.slot.take(),
-                Output::Event(Event::Closed) => happened.closed = true,
-                Output::Event(_) => {}
-            }
+    /// Gives every datagram the address of ours that its remote knows.
+    fn happened(&mut self, outcome: Outcome) -> Happened {
+        if outcome.keys.is_some() {
+            self.is_up = true;
+            self.left_at = None;
+        }
+        let datagrams = outcome.datagrams.into_iter();
+        Happened {
+            // A remote without a path was never checked: str0m does not send there.
+            datagrams: datagrams
+                .filter_map(|(remote, bytes)| Some((remote, self.paths.local_for(remote)?, bytes)))
+                .collect(),
+            keys: outcome.keys,
+            closed: outcome.closed,
+            checked: None,
         }
     }
 }
 
 /// A STUN binding success response (RFC 8489 §5).
 const STUN_SUCCESS: [u8; 2] = [0x01, 0x01];
-/// What str0m takes for its own addresses. From the documentation ranges, never on a wire.
-const STAND_IN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
-const STAND_IN_V6: SocketAddr =
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
-/// The local address of a remote that no check has come from yet.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

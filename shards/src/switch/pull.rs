@@ -92,6 +92,11 @@ impl Numbering {
     pub fn fresh(random: u64) -> Self {
         Self { media: random & 0x7fff, rtx: random >> 16 & 0x7fff }
     }
+
+    /// The same sequence numbers with a rollover counter of 0, for a new key.
+    pub fn without_rollover(self) -> Self {
+        Self { media: self.media & 0xffff, rtx: self.rtx & 0xffff }
+    }
 }
 
 #[derive(Debug)]
@@ -204,6 +209,16 @@ impl Pull {
     /// Where a later pull with the same SSRC must go on.
     pub fn numbering(&self) -> Numbering {
         Numbering { media: self.next_out, rtx: self.resends.next() }
+    }
+
+    /// The session has a new key: the receiver's rollover counters begin at 0, so ours do, and
+    /// what was sent under the old key cannot be asked for again.
+    pub fn rekey(&mut self) {
+        let Numbering { media, rtx } = self.numbering().without_rollover();
+        self.next_out = media;
+        self.resends.renumber(rtx);
+        self.current = None;
+        self.acknowledged = false;
     }
 
     /// Waits for a keyframe of its layer.

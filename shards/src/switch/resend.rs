@@ -49,6 +49,12 @@ impl Resends {
         true
     }
 
+    /// Goes on at another index, under a new key.
+    pub fn renumber(&mut self, next: u64) {
+        self.next = next;
+        self.recent = None;
+    }
+
     /// The next index of the RTX stream, not yet given.
     pub fn next(&self) -> u64 {
         self.next

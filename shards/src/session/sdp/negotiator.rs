@@ -165,7 +165,8 @@ impl Heard {
                 LineKind::Application | LineKind::Unknown => {}
             }
         }
-        for line in lines {
+        // A stopped line repeats what was agreed once, and binds the client to nothing.
+        for line in lines.iter().filter(|line| !line.stopped) {
             self.payload_types |= line.payload_types;
             self.foreign_ids.extend(&line.foreign_ids);
             for negotiated in &line.terms.extensions {

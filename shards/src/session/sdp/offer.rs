@@ -149,8 +149,12 @@ impl Draft<'_> {
         kind: LineKind,
         line: impl FnOnce(String, usize) -> Line,
     ) -> Result<(), SdpError> {
-        let free = self.lines.iter().position(|line| line.stopped && line.kind == kind);
-        let index = free.unwrap_or(self.lines.len());
+        // Chromium answers BUNDLE in the order of m-lines. A new line in front of the first live
+        // one would become the tagged one there, and its transport another.
+        let tagged = self.lines.iter().position(|line| !line.stopped).unwrap_or_default();
+        let mut free = self.lines.iter().enumerate().skip(tagged);
+        let free = free.find(|(_, line)| line.stopped && line.kind == kind);
+        let index = free.map_or(self.lines.len(), |(index, _)| index);
         if index == MAX_LINES {
             return Err(BadText::TooMany { what: "m-lines", limit: MAX_LINES }.into());
         }
