@@ -6,6 +6,7 @@ mod client;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod shards;
 mod simulcast;
 mod waiting;
 mod world;
