@@ -10,7 +10,7 @@ use crate::session::sdp::{
     SendSpec, Signaling, Want,
 };
 use crate::session::ufrag::Credentials;
-use crate::session::{PulledState, Session};
+use crate::session::{Pulled, PulledState, Session};
 use crate::switch::feed::{FeedKey, TrackMeta};
 
 impl Engine {
@@ -152,6 +152,8 @@ impl Engine {
             }
         }
         session.egress.keep_numbering_of(negotiator.lines());
+        // What is over is listed as long as its m-line is: clients may toggle for days.
+        session.published.retain(|p| p.is_active() || negotiator.line(&p.mid).is_some());
         for feed in silent {
             self.unpublish(key, feed);
         }
@@ -160,6 +162,11 @@ impl Engine {
         }
         for at in starting {
             self.activate(key, at, now);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            let negotiator = &session.negotiator;
+            let listed = |p: &Pulled| p.pull().is_some() || negotiator.line(&p.mid).is_some();
+            session.pulled.retain(listed);
         }
     }
 

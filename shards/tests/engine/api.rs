@@ -510,3 +510,21 @@ fn a_request_may_come_to_any_shard() {
     let reply = world.ask(1, Ask::UpdateTracks { session, tracks: vec![] });
     assert_eq!(tracks_of(reply).tracks, []);
 }
+
+#[test]
+fn a_stopped_m_line_is_recycled_and_the_lists_do_not_grow() {
+    let mut world = World::new(1);
+    let (_, publisher, _) = world.publisher(0, &BOTH);
+    let (client, session, _) = world.viewer(0, &[(publisher, "mic")]);
+    for round in 0..5 {
+        let mids = world.pull(client, session, &[(publisher, "cam")]);
+        assert_eq!(mids, [(round + 1).to_string()], "a recycled m-line has a new mid");
+        world.run(secs(1));
+        let offer = world.clients[client].offer_stop(&mids[0]);
+        let reply = world.close(session, &[&mids[0]], Some(offer));
+        world.clients[client].accept_answer(&reply.description.unwrap().sdp);
+        world.run(ms(200));
+        assert!(flows(&world, client, 1) && !flows(&world, client, 2));
+    }
+    assert_eq!(world.describe(session).tracks.len(), 2, "the last one's m-line is still there");
+}

@@ -194,7 +194,17 @@ impl Client {
     }
 
     pub(crate) fn accept_answer(&mut self, sdp: &str) {
-        let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
+        // str0m insists on a name for the formats of a stopped line.
+        let mut named = String::new();
+        let mut stopped = false;
+        for line in sdp.lines() {
+            named.extend([line, "\r\n"]);
+            stopped = if line.starts_with("m=") { line.starts_with("m=video 0 ") } else { stopped };
+            if stopped && line.starts_with("a=mid:") {
+                named.push_str("a=rtpmap:96 VP8/90000\r\n");
+            }
+        }
+        let answer = SdpAnswer::from_sdp_string(&named).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
     }
