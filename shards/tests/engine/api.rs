@@ -528,3 +528,21 @@ fn a_stopped_m_line_is_recycled_and_the_lists_do_not_grow() {
     }
     assert_eq!(world.describe(session).tracks.len(), 2, "the last one's m-line is still there");
 }
+
+#[test]
+fn case_c_with_a_taken_or_repeated_name_fails_that_item() {
+    let mut world = World::new(1);
+    let (_, session, _) = world.publisher(0, &BOTH);
+    let tracks = vec![
+        to_be_offered("cam", Kind::Video, false),
+        to_be_offered("new", Kind::Video, false),
+        to_be_offered("new", Kind::Audio, false),
+        to_be_offered("", Kind::Audio, false),
+    ];
+    let reply = world.tracks(session, pulling(tracks));
+    let errors: Vec<_> = reply.tracks.iter().map(|track| track.error.clone()).collect();
+    let repeated = |name: &str| Some(ItemError::RepeatedTrack(name.into()));
+    let too_long = Some(ItemError::Limit("characters of a track name"));
+    assert_eq!(errors, [repeated("cam"), None, repeated("new"), too_long]);
+    assert!(reply.requires_immediate_renegotiation);
+}
