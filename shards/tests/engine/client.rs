@@ -21,7 +21,6 @@ pub(crate) struct Got {
     pub(crate) ssrc: u32,
     pub(crate) seq: u64,
     pub(crate) timestamp: u32,
-    pub(crate) payload_type: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) mid: Option<String>,
     /// What the packet's timestamp means on the sender's clock, by the last sender report.
@@ -372,7 +371,6 @@ fn got(packet: &RtpPacket, now: Instant) -> Got {
         ssrc: *packet.header.ssrc,
         seq: *packet.seq_no,
         timestamp: packet.header.timestamp,
-        payload_type: *packet.header.payload_type,
         payload: packet.payload.to_vec(),
         mid: packet.header.ext_vals.mid.map(|mid| mid.to_string()),
         captured,

@@ -52,7 +52,7 @@ fn a_request_refused_half_way_leaves_nothing_behind() {
     let (publisher, viewer) = (world.create(0), world.create(1));
     let mut unnamed = remote(publisher, "x");
     unnamed.track_name = None;
-    let request = pulling(vec![remote(publisher, "none"), unnamed.clone()]);
+    let request = pulling(vec![remote(publisher, "none"), unnamed]);
     let answer = world.new_tracks(viewer, request);
     assert!(matches!(answer, Err(Refusal::InvalidParams(_))), "{answer:?}");
     world.run(secs(1));

@@ -257,7 +257,7 @@ fn a_track_is_sent_on_one_ssrc_and_repaired_on_another() {
             let header = RtpHeader::parse(bytes).unwrap();
             let fresh = log.borrow_mut().entry(header.ssrc).or_default().insert(header.seq);
             assert!(fresh, "a sequence number is sent twice on one SSRC");
-            if random() % 10 == 0 {
+            if random().is_multiple_of(10) {
                 return vec![];
             }
         }
