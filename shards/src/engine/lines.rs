@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Engine, SessionKey};
 use crate::command::{Description, MediaKind, Refusal, SdpKind};
+use crate::media::format::Codec;
 use crate::session::ingress::Inlet;
 use crate::session::sdp::{
     LineKind, LocalTransport, RejectedBecause, RemoteOffer, RemoteTransport, Role, SdpError,
@@ -79,7 +80,9 @@ impl Engine {
         if session.negotiator.signaling() != Signaling::HaveLocalOffer {
             return Err(Refusal::NoLocalOffer);
         }
-        let (remote, rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        let (remote, mut rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        // Who has no RED (Firefox) gets what is inside.
+        rejected.retain(|line| line.because != RejectedBecause::Codec(Codec::Red));
         let mut broken = Vec::new();
         for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
             if let Some(line) = rejected.iter().find(|line| line.mid == pulled.mid) {

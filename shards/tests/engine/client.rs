@@ -21,6 +21,7 @@ pub(crate) struct Got {
     pub(crate) ssrc: u32,
     pub(crate) seq: u64,
     pub(crate) timestamp: u32,
+    pub(crate) payload_type: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) mid: Option<String>,
     /// What the packet's timestamp means on the sender's clock, by the last sender report.
@@ -227,7 +228,7 @@ impl Client {
         let kind = media.kind();
         let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
         let params = self.rtc.codec_config().iter().find(|p| p.spec().codec == codec);
-        let Some(pt) = params.map(|params| params.pt()) else { return };
+        let Some((pt, red)) = params.map(|params| (params.pt(), params.red())) else { return };
         let rate = if kind == MediaKind::Audio { 48_000 } else { 90_000u64 };
         let mut api = self.rtc.direct_api();
         let rid = source.rid.map(Rid::from);
@@ -248,11 +249,14 @@ impl Client {
             payload.push(*picture as u8);
             payload.push(u8::from(!keyframe));
         }
+        if red.is_some() {
+            payload.extend_from_slice(&red_headers(*pt));
+        }
         payload.resize(len.saturating_sub(Stamp::LEN).max(payload.len()), 0xaa);
         payload.extend_from_slice(&Stamp { track, number: *number, micros }.bytes());
         let base = self.timestamp_base.get(&source.mid).copied().unwrap_or(0);
         let timestamp = base.wrapping_add((micros * rate / 1_000_000) as u32);
-        let write = RtpWrite::new(pt, SeqNo::from(*seq), timestamp, now, payload);
+        let write = RtpWrite::new(red.unwrap_or(pt), SeqNo::from(*seq), timestamp, now, payload);
         let write = write.marker(true).nackable(kind == MediaKind::Video);
         stream.write_rtp(write);
         *seq += 1;
@@ -354,6 +358,14 @@ impl Client {
     }
 }
 
+/// One redundant block of [`RED_BLOCK`] bytes, 960 ticks older, and the primary (RFC 2198).
+pub(crate) fn red_headers(opus: u8) -> [u8; 5] {
+    let [_, a, b, c] = (960u32 << 10 | RED_BLOCK as u32).to_be_bytes();
+    [0x80 | opus, a, b, c, opus]
+}
+
+pub(crate) const RED_BLOCK: usize = 30;
+
 fn source(mid: Mid, rid: Option<Rid>) -> Source {
     let known = ["f", "h", "q"];
     let rid = rid.and_then(|rid| known.into_iter().find(|known| **known == *rid));
@@ -371,6 +383,7 @@ fn got(packet: &RtpPacket, now: Instant) -> Got {
         ssrc: *packet.header.ssrc,
         seq: *packet.seq_no,
         timestamp: packet.header.timestamp,
+        payload_type: *packet.header.payload_type,
         payload: packet.payload.to_vec(),
         mid: packet.header.ext_vals.mid.map(|mid| mid.to_string()),
         captured,

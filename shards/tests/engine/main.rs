@@ -8,6 +8,7 @@ mod client;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod red;
 mod shards;
 mod simulcast;
 mod storm;
