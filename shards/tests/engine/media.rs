@@ -10,7 +10,7 @@ use shards::media::rtp::{Kind, RtpHeader, kind};
 use str0m::media::{Direction, MediaKind};
 
 use crate::client::{Client, Source};
-use crate::world::{FRAME, World, local, lossy, ms, random, remote_on, secs, shard_address};
+use crate::world::{FRAME, World, local, lossy, ms, random, remote_on, secs};
 
 pub(crate) const BOTH: [(&str, MediaKind); 2] =
     [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
@@ -308,7 +308,6 @@ fn an_ice_restart_keeps_media_flowing() {
     assert!(world.now - client.got.last().unwrap().at < ms(50));
     assert!(consecutive(&client.numbers(1)) && consecutive(&client.numbers(2)));
     assert!(world.describe(pulling).connected);
-    let _ = shard_address(0);
 }
 
 #[test]
