@@ -8,7 +8,6 @@ use shards::ids::{AppId, SessionId};
 use shards::limits::{TRACK_NAME_LEN, TRACKS_PER_CALL};
 use str0m::media::{Direction, MediaKind};
 
-use crate::client::Abilities;
 use crate::media::BOTH;
 use crate::world::{World, local, ms, offer_of, pulling, remote, remote_on, secs, tracks_of};
 
@@ -421,20 +420,6 @@ fn an_update_points_elsewhere_and_falls_back_from_a_wrong_mid_to_the_track() {
     assert_eq!(reply.tracks[0].error, Some(ItemError::NotFoundTrack));
     world.run(ms(100));
     assert!(flows(&world, viewer, 2), "a failed update changes nothing");
-}
-
-#[test]
-fn a_codec_the_subscriber_lacks_is_told_and_never_a_silent_black_picture() {
-    let mut world = World::new(1);
-    let (_, publisher, _) = world.publisher(0, &BOTH);
-    let client = world.add_client_with(Abilities { no_vp8: true, ..Abilities::default() });
-    let session = world.create(0);
-    let (sdp, _) = world.clients[client].offer(&VIDEO, Direction::RecvOnly);
-    let reply = world.tracks(session, pushing(sdp, vec![remote(publisher, "cam")]));
-    world.clients[client].accept_answer(&reply.description.unwrap().sdp);
-    // The publisher offered VP8 and H.264, and might send either.
-    let error = reply.tracks[0].error.clone();
-    assert!(error.is_none() || matches!(error, Some(ItemError::CodecMismatch(_))), "{error:?}");
 }
 
 #[test]

@@ -104,7 +104,6 @@ pub(crate) struct Client {
 /// What a client can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Abilities {
-    pub(crate) no_vp8: bool,
     pub(crate) red: bool,
 }
 
@@ -116,7 +115,7 @@ impl Client {
             .set_stats_interval(Some(Duration::from_millis(250)))
             .clear_codecs()
             .enable_opus(true, abilities.red)
-            .enable_vp8(!abilities.no_vp8)
+            .enable_vp8(true)
             .enable_h264(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
