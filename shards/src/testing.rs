@@ -4,6 +4,6 @@ use std::time::Instant;
 
 /// Some instant to count virtual time from.
 #[expect(clippy::disallowed_methods, reason = "an arbitrary origin; tests only add to it")]
-pub fn start() -> Instant {
+pub(crate) fn start() -> Instant {
     Instant::now()
 }

@@ -109,7 +109,9 @@ impl Engine {
         let session = self.sessions.get(key).ok_or(ItemError::NotFoundTrack)?;
         let mid = match mid.strip_prefix('#') {
             None => mid.to_owned(),
-            Some(name) => session.mid_of(name).ok_or(ItemError::BadTransceiver(mid.into()))?,
+            Some(name) => {
+                session.mid_of(name).ok_or_else(|| ItemError::BadTransceiver(mid.into()))?
+            }
         };
         let line = session.negotiator.line(&mid);
         if line.is_none_or(|line| line.sending.is_none()) {

@@ -55,33 +55,51 @@ impl Engine {
     /// Ends what goes over one transceiver, in both directions.
     fn close_mid(&mut self, key: SessionKey, mid: &str) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let (feeds, pulls) = session.close(mid);
-        for feed in feeds {
+        let Closed { published, pulls, promised } = session.close(mid);
+        for feed in published {
             self.unpublish(key, feed);
         }
         for pull in pulls {
             self.remove_pull(pull);
         }
+        for feed in promised {
+            self.break_promise(feed);
+        }
     }
+}
+
+/// What went over a transceiver.
+#[derive(Default)]
+struct Closed {
+    published: Vec<FeedKey>,
+    pulls: Vec<PullKey>,
+    /// Tracks of pulls whose offer is not answered yet.
+    promised: Vec<FeedKey>,
 }
 
 impl Session {
     fn is_open(&self, mid: &str) -> bool {
+        let pulls =
+            |state: &PulledState| matches!(state, PulledState::Active(_) | PulledState::Offered);
         self.published.iter().any(|p| p.mid == mid && p.is_active())
-            || self.pulled.iter().any(|p| p.mid == mid && p.pull().is_some())
+            || self.pulled.iter().any(|p| p.mid == mid && pulls(&p.state))
+            || self.offered.iter().any(|track| track.mid.as_deref() == Some(mid))
     }
 
-    /// Marks what goes over a transceiver as closed; returns the tracks and the pulls.
-    fn close(&mut self, mid: &str) -> (Vec<FeedKey>, Vec<PullKey>) {
+    /// Marks what goes over a transceiver as closed, and tells what it was.
+    fn close(&mut self, mid: &str) -> Closed {
+        let mut closed = Closed::default();
         let published = self.published.iter().filter(|p| p.mid == mid);
-        let feeds = published.filter_map(|p| p.feed).collect();
-        let mut pulls = Vec::new();
+        closed.published.extend(published.filter_map(|p| p.feed));
+        self.offered.retain(|track| track.mid.as_deref() != Some(mid));
         for pulled in self.pulled.iter_mut().filter(|p| p.mid == mid) {
-            if let Some(pull) = pulled.pull() {
-                pulls.push(pull);
-                pulled.state = PulledState::Closed;
+            match pulled.state {
+                PulledState::Active(pull) => closed.pulls.push(pull),
+                PulledState::Offered => closed.promised.push(pulled.feed),
+                PulledState::Closed | PulledState::Refused(_) => continue,
             }
+            pulled.state = PulledState::Closed;
         }
-        (feeds, pulls)
+        closed
     }
 }

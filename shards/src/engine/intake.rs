@@ -114,7 +114,9 @@ impl Engine {
             if let Some(forgotten) = checked.forgotten {
                 self.forget_address(key, forgotten);
             }
-            if checked.new_remote {
+            // Whoever was checked last has the address: another session may have had it before,
+            // by its NAT's whim or a forger's.
+            if self.addresses.get(&source) != Some(&key) {
                 self.learn_address(key, source);
             }
         }

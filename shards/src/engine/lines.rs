@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use super::{Engine, SessionKey};
 use crate::command::{Description, MediaKind, Refusal, SdpKind};
+use crate::media::format::Codec;
 use crate::session::ingress::Inlet;
 use crate::session::sdp::{
     LineKind, LocalTransport, RejectedBecause, RemoteOffer, RemoteTransport, Role, SdpError,
     SendSpec, Signaling, Want,
 };
 use crate::session::ufrag::Credentials;
-use crate::session::{PulledState, Session};
+use crate::session::{Pulled, PulledState, Session};
 use crate::switch::feed::{FeedKey, TrackMeta};
 
 impl Engine {
@@ -79,7 +80,9 @@ impl Engine {
         if session.negotiator.signaling() != Signaling::HaveLocalOffer {
             return Err(Refusal::NoLocalOffer);
         }
-        let (remote, rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        let (remote, mut rejected) = session.negotiator.accept_answer(sdp).map_err(refusal)?;
+        // Who has no RED (Firefox) gets what is inside.
+        rejected.retain(|line| line.because != RejectedBecause::Codec(Codec::Red));
         let mut broken = Vec::new();
         for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
             if let Some(line) = rejected.iter().find(|line| line.mid == pulled.mid) {
@@ -152,6 +155,8 @@ impl Engine {
             }
         }
         session.egress.keep_numbering_of(negotiator.lines());
+        // What is over is listed as long as its m-line is: clients may toggle for days.
+        session.published.retain(|p| p.is_active() || negotiator.line(&p.mid).is_some());
         for feed in silent {
             self.unpublish(key, feed);
         }
@@ -160,6 +165,11 @@ impl Engine {
         }
         for at in starting {
             self.activate(key, at, now);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            let negotiator = &session.negotiator;
+            let listed = |p: &Pulled| p.pull().is_some() || negotiator.line(&p.mid).is_some();
+            session.pulled.retain(listed);
         }
     }
 

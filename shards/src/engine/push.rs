@@ -95,18 +95,34 @@ impl Engine {
         now: Instant,
     ) -> Result<TracksReply, Refusal> {
         let mut wants = Vec::with_capacity(tracks.len());
+        let mut results = Vec::with_capacity(tracks.len());
         for (at, track) in tracks.iter().enumerate() {
             let kind = track.kind.ok_or_else(|| missing(at, "kind"))?;
-            track.track_name.as_deref().ok_or_else(|| missing(at, "trackName"))?;
-            let both = track.bidirectional.then(|| self.reserved_spec(key));
-            wants.push(Want::Receive { kind, both });
+            let name = track.track_name.as_deref().ok_or_else(|| missing(at, "trackName"))?;
+            let session = self.sessions.get(key).ok_or(Refusal::Internal)?;
+            let told = |earlier: &TrackObject| earlier.track_name.as_deref() == Some(name);
+            let error = if name.is_empty() || name.len() > TRACK_NAME_LEN {
+                Some(ItemError::Limit("characters of a track name"))
+            } else if session.published_by_name(name).is_some() || tracks[..at].iter().any(told) {
+                Some(ItemError::RepeatedTrack(name.into()))
+            } else {
+                None
+            };
+            if error.is_none() {
+                let both = track.bidirectional.then(|| self.reserved_spec(key));
+                wants.push(Want::Receive { kind, both });
+            }
+            let track_name = track.track_name.clone();
+            results.push(TrackResult { track_name, error, ..TrackResult::default() });
+        }
+        if wants.is_empty() {
+            return Ok(TracksReply { tracks: results, ..TracksReply::default() });
         }
         let (description, mids) = self.make_offer(key, &wants, now)?;
         // The tracks exist once the client's answer says that it sends them.
-        let mut results = Vec::with_capacity(tracks.len());
-        for (track, mid) in tracks.iter().zip(mids) {
-            let track_name = track.track_name.clone();
-            results.push(TrackResult { mid: mid.clone(), track_name, ..TrackResult::default() });
+        let offered = tracks.iter().zip(&mut results).filter(|(_, r)| r.error.is_none());
+        for ((track, result), mid) in offered.zip(mids) {
+            result.mid.clone_from(&mid);
             if let Some(session) = self.sessions.get_mut(key) {
                 session.offered.push(TrackObject { mid: Some(mid), ..track.clone() });
             }

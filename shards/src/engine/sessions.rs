@@ -252,6 +252,7 @@ impl Engine {
     }
 
     pub(super) fn route(&mut self, source: std::net::SocketAddr, owner: ShardId) {
+        self.addresses.remove(&source);
         if self.routes.len() < ROUTES_PER_SHARD {
             self.routes.insert(source, owner);
         }

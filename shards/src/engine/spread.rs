@@ -285,8 +285,11 @@ impl Copies<'_> {
             }
             Written::Unfit => return false,
         };
-        pull.packets = pull.packets.wrapping_add(u32::from(shape.original.is_none()));
-        pull.octets = pull.octets.wrapping_add(payload.len() as u32);
+        // Sender reports are about the media's SSRC: a resend is not on it.
+        if shape.original.is_none() {
+            pull.packets = pull.packets.wrapping_add(1);
+            pull.octets = pull.octets.wrapping_add(payload.len() as u32);
+        }
         self.outbox.commit(Destination { remote, local }, len);
         true
     }

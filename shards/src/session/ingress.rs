@@ -3,6 +3,7 @@
 //! Invariants: nothing changes before a packet is authenticated, so a spoofed one can neither
 //! bind an SSRC nor move a window; streams are bounded.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::sdp::Receiving;
@@ -120,6 +121,9 @@ pub struct Ingress {
     opener: Option<Opener>,
     inlets: Vec<Inlet>,
     pub streams: Vec<Stream>,
+    /// Where streams stopped whose m-line receives no more: clients go on with the same SSRC
+    /// and numbers, and what was played once must not be played again. Oldest first.
+    departed: VecDeque<(u32, ReplayWindow)>,
     pub twcc: Option<TwccRecorder>,
     /// The SSRC our reports to the client come from.
     pub reporter: u32,
@@ -136,6 +140,7 @@ impl Ingress {
             opener: None,
             inlets: Vec::new(),
             streams,
+            departed: VecDeque::new(),
             twcc: None,
             reporter: reporter.max(1),
             fir_seq: 0,
@@ -168,7 +173,12 @@ impl Ingress {
 
     pub fn remove_inlet(&mut self, mid: &str) {
         self.inlets.retain(|inlet| inlet.mid != mid);
-        self.streams.retain(|stream| stream.mid != mid);
+        for stream in self.streams.extract_if(.., |stream| stream.mid == mid) {
+            if self.departed.len() == STREAMS_PER_SESSION {
+                self.departed.pop_front();
+            }
+            self.departed.push_back((stream.ssrc, stream.window));
+        }
     }
 
     /// Packets of this m-line belong to this track.
@@ -216,11 +226,15 @@ impl Ingress {
         let header = RtpHeader::parse(packet).map_err(|_| Fault::Malformed)?;
         let known = self.find(header.ssrc);
         let opener = self.opener.as_ref().ok_or(Fault::Early)?;
-        let index = match known {
-            Some(at) => self.streams[at].window.estimate(header.seq),
-            None => u64::from(header.seq),
+        let departed = match known {
+            Some(_) => None,
+            None => self.departed.iter().position(|(ssrc, _)| *ssrc == header.ssrc),
         };
-        if known.is_some_and(|at| !self.streams[at].window.is_new(index)) {
+        let window = known.map(|at| &self.streams[at].window);
+        let window = window.or_else(|| departed.map(|at| &self.departed[at].1));
+        let index =
+            window.map_or_else(|| u64::from(header.seq), |window| window.estimate(header.seq));
+        if window.is_some_and(|window| !window.is_new(index)) {
             return Err(Fault::Replayed);
         }
         let len = opener
@@ -231,6 +245,9 @@ impl Ingress {
             Some(at) => (at, false),
             None => (self.add_stream(&header, next_source)?, true),
         };
+        if let Some((_, window)) = departed.and_then(|at| self.departed.remove(at)) {
+            self.streams[at].window = window;
+        }
         self.streams[at].window.commit(index);
         let len = if header.has_padding {
             unpad(&out[..len]).map_err(|_| Fault::Malformed)?.len()

@@ -27,19 +27,13 @@ struct Place {
     used: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct History {
     batches: VecDeque<(Instant, Arc<Batch>)>,
     /// The serial number of `batches[0]`.
     first: u64,
     held: usize,
     places: Box<[Place]>,
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self { batches: VecDeque::new(), first: 0, held: 0, places: Box::default() }
-    }
 }
 
 impl History {

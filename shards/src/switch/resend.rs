@@ -17,10 +17,13 @@ const REMEMBERED: usize = 64;
 const PER_SECOND: f32 = 400.0;
 const BURST: f32 = 200.0;
 
+/// An index, and when it was last resent.
+type Recent = (u64, Option<Instant>);
+
 #[derive(Debug)]
 pub struct Resends {
     next: u64,
-    recent: Option<Box<[(u64, Option<Instant>); REMEMBERED]>>,
+    recent: Option<Box<[Recent; REMEMBERED]>>,
     allowance: f32,
     counted_at: Option<Instant>,
 }

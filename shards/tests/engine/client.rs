@@ -104,7 +104,6 @@ pub(crate) struct Client {
 /// What a client can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Abilities {
-    pub(crate) no_vp8: bool,
     pub(crate) red: bool,
 }
 
@@ -116,7 +115,7 @@ impl Client {
             .set_stats_interval(Some(Duration::from_millis(250)))
             .clear_codecs()
             .enable_opus(true, abilities.red)
-            .enable_vp8(!abilities.no_vp8)
+            .enable_vp8(true)
             .enable_h264(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
@@ -194,7 +193,17 @@ impl Client {
     }
 
     pub(crate) fn accept_answer(&mut self, sdp: &str) {
-        let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
+        // str0m insists on a name for the formats of a stopped line.
+        let mut named = String::new();
+        let mut stopped = false;
+        for line in sdp.lines() {
+            named.extend([line, "\r\n"]);
+            stopped = if line.starts_with("m=") { line.starts_with("m=video 0 ") } else { stopped };
+            if stopped && line.starts_with("a=mid:") {
+                named.push_str("a=rtpmap:96 VP8/90000\r\n");
+            }
+        }
+        let answer = SdpAnswer::from_sdp_string(&named).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
     }
@@ -218,7 +227,7 @@ impl Client {
         let kind = media.kind();
         let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
         let params = self.rtc.codec_config().iter().find(|p| p.spec().codec == codec);
-        let Some(pt) = params.map(|params| params.pt()) else { return };
+        let Some((pt, red)) = params.map(|params| (params.pt(), params.red())) else { return };
         let rate = if kind == MediaKind::Audio { 48_000 } else { 90_000u64 };
         let mut api = self.rtc.direct_api();
         let rid = source.rid.map(Rid::from);
@@ -239,11 +248,14 @@ impl Client {
             payload.push(*picture as u8);
             payload.push(u8::from(!keyframe));
         }
+        if red.is_some() {
+            payload.extend_from_slice(&red_headers(*pt));
+        }
         payload.resize(len.saturating_sub(Stamp::LEN).max(payload.len()), 0xaa);
         payload.extend_from_slice(&Stamp { track, number: *number, micros }.bytes());
         let base = self.timestamp_base.get(&source.mid).copied().unwrap_or(0);
         let timestamp = base.wrapping_add((micros * rate / 1_000_000) as u32);
-        let write = RtpWrite::new(pt, SeqNo::from(*seq), timestamp, now, payload);
+        let write = RtpWrite::new(red.unwrap_or(pt), SeqNo::from(*seq), timestamp, now, payload);
         let write = write.marker(true).nackable(kind == MediaKind::Video);
         stream.write_rtp(write);
         *seq += 1;
@@ -344,6 +356,14 @@ impl Client {
         self.track(track).iter().map(|got| got.stamp().number).collect()
     }
 }
+
+/// One redundant block of [`RED_BLOCK`] bytes, 960 ticks older, and the primary (RFC 2198).
+pub(crate) fn red_headers(opus: u8) -> [u8; 5] {
+    let [_, a, b, c] = (960u32 << 10 | RED_BLOCK as u32).to_be_bytes();
+    [0x80 | opus, a, b, c, opus]
+}
+
+pub(crate) const RED_BLOCK: usize = 30;
 
 fn source(mid: Mid, rid: Option<Rid>) -> Source {
     let known = ["f", "h", "q"];

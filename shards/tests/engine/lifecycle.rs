@@ -52,7 +52,7 @@ fn a_request_refused_half_way_leaves_nothing_behind() {
     let (publisher, viewer) = (world.create(0), world.create(1));
     let mut unnamed = remote(publisher, "x");
     unnamed.track_name = None;
-    let request = pulling(vec![remote(publisher, "none"), unnamed.clone()]);
+    let request = pulling(vec![remote(publisher, "none"), unnamed]);
     let answer = world.new_tracks(viewer, request);
     assert!(matches!(answer, Err(Refusal::InvalidParams(_))), "{answer:?}");
     world.run(secs(1));
@@ -93,4 +93,111 @@ fn a_pull_that_the_client_refuses_leaves_nothing_behind() {
     world.delete(publisher);
     world.run(secs(1));
     assert_empty(&world);
+}
+
+#[test]
+fn a_session_that_never_connects_is_forgotten() {
+    let mut world = World::new(1);
+    let session = world.create(0);
+    world.run(secs(50));
+    let info = world.describe(session);
+    assert!(!info.connected && info.tracks.is_empty());
+    world.run(secs(59));
+    world.describe(session);
+    world.run(secs(61));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+    assert_empty(&world);
+}
+
+#[test]
+fn a_silent_client_is_disconnected_and_later_forgotten() {
+    let mut world = World::new(2);
+    let (publisher, session, _) = world.publisher(0, &BOTH);
+    let (viewer, viewing, _) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+    world.run(secs(1));
+    let address = world.clients[publisher].external;
+    world.network =
+        Box::new(
+            move |_, from, _, _| {
+                if from == address { vec![] } else { vec![std::time::Duration::ZERO] }
+            },
+        );
+    world.run(secs(8));
+    assert!(world.describe(session).connected);
+    world.run(secs(3));
+    assert!(!world.describe(session).connected);
+    // It comes back within the grace.
+    world.network = Box::new(|_, _, _, _| vec![std::time::Duration::ZERO]);
+    world.run(secs(10));
+    assert!(world.describe(session).connected);
+    assert!(world.now - world.clients[viewer].got.last().unwrap().at < secs(1));
+    world.network =
+        Box::new(
+            move |_, from, _, _| {
+                if from == address { vec![] } else { vec![std::time::Duration::ZERO] }
+            },
+        );
+    world.run(secs(39));
+    world.describe(session);
+    world.run(secs(2));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+    let tracks = world.describe(viewing).tracks;
+    assert!(tracks.iter().all(|track| !track.active && track.reason.is_some()), "{tracks:?}");
+}
+
+#[test]
+fn a_track_that_is_silent_for_thirty_seconds_is_unpublished() {
+    let mut world = World::new(2);
+    let (_, session, _) = world.publisher(0, &BOTH);
+    let (_, viewing, _) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+    world.flows[1].paused = true;
+    world.run(secs(29));
+    assert!(world.describe(session).tracks.iter().all(|track| track.active));
+    world.run(secs(2));
+    let active: Vec<_> = world.describe(session).tracks.iter().map(|t| t.active).collect();
+    assert_eq!(active, [true, false]);
+    let active: Vec<_> = world.describe(viewing).tracks.iter().map(|t| t.active).collect();
+    assert_eq!(active, [true, false]);
+    world.run(secs(60));
+    assert!(world.describe(session).connected, "the session stays");
+}
+
+#[test]
+fn a_client_that_says_goodbye_is_gone_at_once() {
+    let mut world = World::new(2);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    world.run(secs(1));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+    assert_empty(&world);
+}
+
+#[test]
+fn a_deleted_sessions_client_is_told() {
+    let mut world = World::new(1);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    world.delete(session);
+    world.run(secs(1));
+    assert!(world.clients[client].closed || !world.clients[client].rtc.is_alive());
+    assert_empty(&world);
+}
+
+#[test]
+fn an_idle_session_costs_next_to_nothing() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    world.push(client, session, &BOTH);
+    world.connect(client);
+    world.run(secs(60));
+    world.timeouts[0] = 0;
+    world.run(secs(60));
+    assert!(world.describe(session).connected);
+    assert!(world.timeouts[0] <= 30, "{} timeouts a minute", world.timeouts[0]);
 }

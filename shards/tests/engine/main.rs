@@ -1,11 +1,16 @@
 //! Whole engines in virtual time: several shards in one thread, str0m clients, a lossy network;
 //! no socket and no clock.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 mod api;
 mod client;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod red;
+mod shards;
 mod simulcast;
+mod storm;
 mod waiting;
 mod world;

@@ -1,0 +1,126 @@
+//! Several shards: media crosses once, strays find their owner.
+
+use std::collections::BTreeSet;
+
+use str0m::media::MediaKind;
+
+use crate::media::BOTH;
+use crate::world::{World, ms, secs, shard_address};
+
+#[test]
+fn a_batch_crosses_once_to_each_shard_that_wants_it() {
+    let mut world = World::new(4);
+    let (_, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let viewers: Vec<_> = (0..20).map(|n| world.viewer(n % 4, &[(session, "mic")]).0).collect();
+    world.run(secs(1));
+    world.media_mail.clear();
+    for &viewer in &viewers {
+        world.clients[viewer].got.clear();
+    }
+    let sent = world.engines[0].meters().packets_in;
+    world.run(secs(2));
+    let sent = (world.engines[0].meters().packets_in - sent) as usize;
+    assert!(sent >= 99, "{sent}");
+    // One packet a turn makes one batch a turn.
+    let mailed: Vec<_> = world.media_mail.iter().map(|(way, count)| (*way, *count)).collect();
+    assert_eq!(mailed, [((0, 1), sent), ((0, 2), sent), ((0, 3), sent)]);
+    for viewer in viewers {
+        assert!(world.clients[viewer].got.len() >= 98);
+    }
+}
+
+#[test]
+fn a_shard_that_wants_a_track_no_more_gets_none_of_it() {
+    let mut world = World::new(2);
+    let (_, session, _) = world.publisher(0, &BOTH);
+    let (_, viewing, mids) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+    let (_, other, _) = world.viewer(1, &[(session, "mic")]);
+    world.run(secs(1));
+    world.close(viewing, &[&mids[0]], None);
+    world.delete(other);
+    world.run(secs(1));
+    assert_eq!(world.engines[1].feeds(), 1, "the camera is still watched");
+    world.close(viewing, &[&mids[1]], None);
+    world.run(ms(100));
+    world.media_mail.clear();
+    world.run(secs(1));
+    assert!(world.media_mail.is_empty());
+    assert_eq!(world.engines[1].feeds(), 0);
+}
+
+#[test]
+fn everything_works_when_every_datagram_reaches_the_wrong_shard() {
+    let mut world = World::new(3);
+    world.steers = Box::new(|shard, _| (shard + 1) % 3);
+    let (publisher, session, _) = world.publisher(0, &BOTH);
+    let viewers = [0, 1, 2].map(|n| world.viewer(n, &[(session, "mic"), (session, "cam")]).0);
+    world.run(secs(2));
+    for viewer in viewers {
+        let client = &world.clients[viewer];
+        assert!(client.numbers(1).len() > 90 && client.numbers(2).len() > 90);
+        // Requests for keyframes and resends come back through the wrong shard, too.
+        let mid = "1";
+        let now = world.now;
+        world.clients[publisher].asked.clear();
+        world.clients[viewer].ask_for_keyframe(mid, now);
+        world.run(secs(1));
+        assert_eq!(world.clients[publisher].asked.len(), 1);
+    }
+    for engine in &world.engines {
+        assert!(engine.meters().strays_received > 50);
+        assert_eq!(engine.meters().faults.unknown_source, 0);
+    }
+}
+
+#[test]
+fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
+    let mut world = World::new(2);
+    // The kernel steers by address: everything of this one reaches shard 0.
+    world.steers = Box::new(|_, _| 0);
+    let (_, publisher, _) = world.publisher(1, &BOTH);
+    let (first, _, _) = world.viewer(0, &[(publisher, "mic")]);
+    world.run(secs(1));
+    // The first client vanishes, and its NAT gives its address to another at once.
+    let address = world.clients[first].external;
+    world.clients[first].external = shard_address(9);
+    let second = world.add_client();
+    world.clients[second].external = address;
+    let session = world.create(1);
+    world.pull(second, session, &[(publisher, "mic")]);
+    world.connect(second);
+    world.run(secs(1));
+    assert!(world.clients[second].got.len() > 40);
+}
+
+#[test]
+fn an_address_that_was_taken_away_is_won_back_by_the_next_check() {
+    let mut world = World::new(2);
+    let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let (viewer, _, _) = world.viewer(1, &[(session, "mic")]);
+    // Somebody on the other shard sends a valid check of its own under the publisher's address.
+    let (thief, theirs) = (world.add_client(), world.create(0));
+    world.clients[thief].external = world.clients[publisher].external;
+    world.push(thief, theirs, &[("x", MediaKind::Audio)]);
+    world.run(ms(200));
+    world.clients[thief].external = shard_address(9);
+    world.run(secs(6));
+    let last = world.clients[viewer].got.last().unwrap().at;
+    assert!(world.now - last < ms(50), "the publisher is heard again");
+}
+
+#[test]
+fn twenty_viewers_on_four_shards_get_the_same() {
+    let mut world = World::new(4);
+    let (_, session, _) = world.publisher(2, &BOTH);
+    let viewers: Vec<_> =
+        (0..20).map(|n| world.viewer(n % 4, &[(session, "mic"), (session, "cam")]).0).collect();
+    world.run(secs(3));
+    let recent: BTreeSet<Vec<u32>> = viewers
+        .iter()
+        .map(|&viewer| {
+            let numbers = world.clients[viewer].numbers(2);
+            numbers[numbers.len() - 100..].to_vec()
+        })
+        .collect();
+    assert_eq!(recent.len(), 1, "they all have the last 100 frames");
+}
