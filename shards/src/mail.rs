@@ -29,8 +29,8 @@ pub enum Mail {
     Unwant { feed: FeedKey, mirror: FeedKey },
     /// The wanted track is (or will be) `feed` at the sender.
     Found { mirror: FeedKey, feed: FeedKey },
-    /// The track is published; `flowing`: packets of it have come.
-    Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: bool },
+    /// The track is published; once packets of it have come, with the codec they are in.
+    Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: Option<u8> },
     /// The track ended; with `gone`, its session too.
     Ended { mirror: FeedKey, gone: bool },
     /// Packets of the track.

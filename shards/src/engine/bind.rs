@@ -1,20 +1,20 @@
 //! Pulls meet transceivers: in the client's offer, in an offer of ours, or on one that is
 //! there already.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::lines::media_kind;
+use super::outlets::{can_carry, mismatch, outgoing};
 use super::pull::Item;
 use super::{Engine, SessionKey};
 use crate::command::{
     Description, ItemError, MediaKind, Refusal, Simulcast, TrackResult, TracksReply,
 };
-use crate::limits::PULLS_PER_SHARD;
-use crate::media::format::{Codec, CodecSpec};
-use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want, find};
+use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want};
 use crate::session::{Pulled, PulledState, Session};
 use crate::switch::feed::{FeedKey, PullKey, TrackKey, TrackMeta};
-use crate::switch::pull::{CODECS_PER_TRACK, Numbering, Outgoing, Outlet, Pull, RedOutlet};
+use crate::switch::pull::{Numbering, Pull};
 
 impl Engine {
     /// Case E: the client offers to receive; each track takes one of its m-lines.
@@ -33,8 +33,8 @@ impl Engine {
             |(session, offer)| {
                 let mut roles = Vec::new();
                 for ((item, spec), result) in items.iter().zip(&specs).zip(&mut results) {
-                    let Some((spec, meta)) = spec else { continue };
-                    match choose_line(session, offer, item, meta, &roles) {
+                    let Some((spec, meta, in_use)) = spec else { continue };
+                    match choose_line(session, offer, item, (meta, *in_use), &roles) {
                         Ok((mid, both)) => {
                             result.mid.clone_from(&mid);
                             let spec = spec.clone();
@@ -71,7 +71,7 @@ impl Engine {
         let mut wants = Vec::new();
         let mut offered = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            let Some((spec, meta)) = self.spec_of(key, item) else { continue };
+            let Some((spec, meta, _)) = self.spec_of(key, item) else { continue };
             match &item.object.mid {
                 Some(mid) => match self.pull_into_transceiver(key, item, mid, now) {
                     Ok(mid) => results[at].mid = mid,
@@ -159,49 +159,51 @@ impl Engine {
         at: usize,
         now: Instant,
     ) -> Option<ItemError> {
-        let session = self.sessions.get(key)?;
-        let pulled = session.pulled.get(at)?;
-        let (feed_key, simulcast) = (pulled.feed, pulled.simulcast.clone());
-        let meta = self.feeds.get(feed_key).and_then(|feed| feed.meta.clone());
-        let outgoing = meta.as_ref().and_then(|meta| outgoing(session, &pulled.mid, meta));
-        let state = match (&meta, outgoing) {
-            (Some(meta), Some(out)) => {
-                let numbering = session.egress.numbering(out.ssrc);
-                let numbering = numbering.unwrap_or_else(|| Numbering::fresh((self.random)()));
-                let mut pull = Pull::new(key, feed_key, meta.kind, out, numbering);
-                pull.simulcast = simulcast;
-                match self.pulls.insert_with(|_| pull) {
-                    Some(pull) => PulledState::Active(pull),
-                    None => PulledState::Refused(format!(
-                        "the node serves {PULLS_PER_SHARD} pulls a core already"
-                    )),
-                }
-            }
-            (Some(meta), None) => {
-                let codec = meta.codecs.first().map_or("any", |codec| codec.codec.name());
-                PulledState::Refused(format!("the client accepted no codec of the track ({codec})"))
-            }
-            (None, _) => PulledState::Refused("the publisher ended the track".into()),
-        };
+        let feed_key = self.sessions.get(key)?.pulled.get(at)?.feed;
+        let made = self.make_pull(key, at);
         if let Some(feed) = self.feeds.get_mut(feed_key) {
             feed.promised -= 1;
-            if let PulledState::Active(pull) = state {
-                feed.pulls.push(pull);
-            }
+            feed.pulls.extend(made.as_ref().ok());
         }
-        let error = match (&state, meta) {
-            (PulledState::Active(pull), _) => {
-                self.pull_started(*pull, now);
-                None
+        let (state, error) = match made {
+            Ok(pull) => {
+                self.pull_started(pull, now);
+                (PulledState::Active(pull), None)
             }
-            (_, Some(meta)) => Some(mismatch(&meta)),
-            (_, None) => Some(ItemError::NotFoundTrack),
+            Err(error) => (PulledState::Refused(why(&error)), Some(error)),
         };
         if let Some(pulled) = self.sessions.get_mut(key).and_then(|s| s.pulled.get_mut(at)) {
             pulled.state = state;
         }
         self.release_feed(feed_key);
         error
+    }
+
+    fn make_pull(&mut self, key: SessionKey, at: usize) -> Result<PullKey, ItemError> {
+        let session = self.sessions.get(key).ok_or(ItemError::NotFoundTrack)?;
+        let pulled = session.pulled.get(at).ok_or(ItemError::NotFoundTrack)?;
+        let feed = self.feeds.get(pulled.feed).ok_or(ItemError::NotFoundTrack)?;
+        let meta = feed.meta.as_ref().ok_or(ItemError::NotFoundTrack)?;
+        let out = outgoing(session, &pulled.mid, meta, feed.codec);
+        let out = out.ok_or_else(|| mismatch(meta, feed.codec))?;
+        let numbering = session.egress.numbering(out.ssrc);
+        let numbering = numbering.unwrap_or_else(|| Numbering::fresh((self.random)()));
+        let mut pull = Pull::new(key, pulled.feed, meta.kind, out, numbering);
+        pull.simulcast.clone_from(&pulled.simulcast);
+        self.pulls.insert_with(|_| pull).ok_or(ItemError::Limit("pulls on this core"))
+    }
+
+    /// The m-line of a live pull was negotiated again, perhaps with other numbers.
+    pub(super) fn renegotiated(&mut self, key: PullKey) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        let Some(session) = self.sessions.get(pull.session) else { return };
+        let Some(feed) = self.feeds.get(pull.feed) else { return };
+        let meta = feed.meta.as_ref();
+        let out = meta.and_then(|meta| outgoing(session, &pull.out.mid, meta, feed.codec));
+        // A live line keeps its SSRC: new ones are drawn only for lines that did not send.
+        if let Some(out) = out.filter(|out| out.ssrc == pull.out.ssrc) {
+            pull.out = out;
+        }
     }
 
     pub(super) fn pull_started(&mut self, pull: PullKey, now: Instant) {
@@ -227,9 +229,10 @@ impl Engine {
         now: Instant,
     ) -> Result<(), ItemError> {
         let session = self.sessions.get_mut(key).ok_or(ItemError::NotFoundTrack)?;
-        let meta = self.feeds.get(feed).and_then(|feed| feed.meta.clone());
-        let meta = meta.ok_or(ItemError::NotFoundTrack)?;
-        let out = outgoing(session, mid, &meta).ok_or_else(|| mismatch(&meta))?;
+        let target = self.feeds.get(feed).ok_or(ItemError::NotFoundTrack)?;
+        let meta = target.meta.clone().ok_or(ItemError::NotFoundTrack)?;
+        let in_use = target.codec;
+        let out = outgoing(session, mid, &meta, in_use).ok_or_else(|| mismatch(&meta, in_use))?;
         let pulled =
             session.pulled_by_mid(mid).ok_or_else(|| ItemError::BadTransceiver(mid.into()))?;
         let pull_key = pulled.pull().ok_or(ItemError::AlreadyClosed)?;
@@ -254,10 +257,11 @@ impl Engine {
         &mut self,
         key: SessionKey,
         item: &Item,
-    ) -> Option<(SendSpec, std::sync::Arc<TrackMeta>)> {
+    ) -> Option<(SendSpec, Arc<TrackMeta>, Option<u8>)> {
         let (_, feed) = item.target.as_ref().ok()?;
-        let meta = self.feeds.get(*feed)?.meta.clone()?;
-        Some((self.track_spec(key, &meta), meta))
+        let feed = self.feeds.get(*feed)?;
+        let (meta, in_use) = (feed.meta.clone()?, feed.codec);
+        Some((self.track_spec(key, &meta, in_use), meta, in_use))
     }
 }
 
@@ -275,7 +279,7 @@ fn choose_line(
     session: &Session,
     offer: &RemoteOffer,
     item: &Item,
-    meta: &TrackMeta,
+    (meta, in_use): (&TrackMeta, Option<u8>),
     taken: &[(String, Role)],
 ) -> Result<(String, bool), ItemError> {
     let free = |mid: &str| {
@@ -290,49 +294,25 @@ fn choose_line(
     };
     let named = || item.object.mid.clone().unwrap_or_else(|| "any".into());
     let line = line.ok_or_else(|| ItemError::BadTransceiver(named()))?;
-    if !meta.codecs.iter().any(|codec| find(&line.codecs, codec).is_some()) {
-        return Err(mismatch(meta));
+    if !can_carry(&line.codecs, meta, in_use) {
+        return Err(mismatch(meta, in_use));
     }
     Ok((line.mid.clone(), line.direction.sends()))
 }
 
-fn mismatch(meta: &TrackMeta) -> ItemError {
-    ItemError::CodecMismatch(meta.codecs.first().map_or("none", |c| c.codec.name()).into())
-}
-
-/// How a track leaves by an m-line; `None` when the client has none of its codecs.
-fn outgoing(session: &Session, mid: &str, meta: &TrackMeta) -> Option<Outgoing> {
-    let sending = session.negotiator.line(mid)?.sending.as_ref()?;
-    let mut out = Outgoing {
-        ssrc: sending.ssrc,
-        rtx_ssrc: sending.rtx_ssrc,
-        mid: mid.to_owned(),
-        extensions: sending.extensions,
-        allow_mixed: sending.allow_mixed,
-        outlets: [Outlet::default(); CODECS_PER_TRACK],
-        codecs: [None; CODECS_PER_TRACK],
-    };
-    let opus = |codecs: &[CodecSpec]| codecs.iter().position(|codec| codec.codec == Codec::Opus);
-    let publisher_opus = opus(&meta.codecs).map(|at| at as u8);
-    let subscriber_opus = sending.codecs.iter().find(|codec| codec.codec == Codec::Opus);
-    for (at, codec) in meta.codecs.iter().take(CODECS_PER_TRACK).enumerate() {
-        out.codecs[at] = Some(codec.codec);
-        let matched = find(&sending.codecs, codec);
-        out.outlets[at] = match (codec.codec, matched, subscriber_opus, publisher_opus) {
-            (Codec::Red, Some(red), Some(opus), Some(_)) => Outlet {
-                pt: red.pt,
-                rtx_pt: None,
-                present: true,
-                red: RedOutlet::Rewrite { to: opus.pt },
-            },
-            (Codec::Red, _, Some(opus), _) => {
-                Outlet { pt: opus.pt, rtx_pt: None, present: true, red: RedOutlet::Unwrap }
-            }
-            (_, Some(codec), _, _) => {
-                Outlet { pt: codec.pt, rtx_pt: codec.rtx_pt, present: true, red: RedOutlet::Plain }
-            }
-            (_, None, _, _) => Outlet::default(),
-        };
+/// What GET tells of a pull that did not come about.
+fn why(error: &ItemError) -> String {
+    match error {
+        ItemError::CodecMismatch(codec) => {
+            format!("the client accepted no codec that the track is sent in ({codec})")
+        }
+        ItemError::Limit(what) => format!("the node's limit of {what} is reached"),
+        ItemError::NotFoundTrack
+        | ItemError::PublisherGone(_)
+        | ItemError::EmptyTrack
+        | ItemError::NotSimulcast
+        | ItemError::AlreadyClosed
+        | ItemError::BadTransceiver(_)
+        | ItemError::RepeatedTrack(_) => "the publisher ended the track".to_owned(),
     }
-    out.outlets.iter().any(|outlet| outlet.present).then_some(out)
 }

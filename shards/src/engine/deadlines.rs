@@ -3,10 +3,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Engine, SessionKey};
 use crate::switch::feed::{FeedKey, Waiter};
+
+/// A session that was looked at rests this long: the resolution of its timers.
+const AT_LEAST: Duration = Duration::from_millis(1);
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +81,8 @@ impl Engine {
         self.drive_transport(key, now);
         self.report(key, now);
         if let Some(at) = self.next_deadline(key) {
-            self.schedule(key, at);
+            // A deadline that stays in the past must not keep the shard turning.
+            self.schedule(key, at.max(now + AT_LEAST));
         }
     }
 }

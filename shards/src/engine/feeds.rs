@@ -81,10 +81,7 @@ impl Engine {
         feed.publish(meta.clone(), now);
         for watcher in feed.watchers.clone() {
             let mirror = watcher.mirror;
-            self.post(
-                watcher.shard,
-                Mail::Published { mirror, meta: meta.clone(), flowing: false },
-            );
+            self.post(watcher.shard, Mail::Published { mirror, meta: meta.clone(), flowing: None });
         }
         if let Some(session) = self.find_session(key.app, key.session)
             && let Some(session) = self.sessions.get_mut(session)
@@ -204,7 +201,7 @@ impl Engine {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         feed.watchers.push(watcher);
         let published = feed.stage.is_alive().then(|| feed.meta.clone()).flatten();
-        let flowing = feed.stage == Stage::Flowing;
+        let flowing = feed.codec.filter(|_| feed.stage == Stage::Flowing);
         let clocks: Vec<_> = feed.layers.iter().map(|layer| layer.clock.clone()).collect();
         let mirror = watcher.mirror;
         self.post(watcher.shard, Mail::Found { mirror, feed: key });

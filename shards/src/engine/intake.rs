@@ -151,6 +151,7 @@ impl Engine {
         self.meters.packets_in += 1;
         let Some(feed_key) = received.feed else { return };
         let Some(feed) = self.feeds.get_mut(feed_key) else { return };
+        feed.codec = Some(received.head.codec);
         if let Some(layer) = feed.layers.get_mut(usize::from(received.head.layer)) {
             layer.seen(now, received.payload.len(), received.head.keyframe);
         }

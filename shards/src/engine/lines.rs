@@ -143,6 +143,7 @@ impl Engine {
         let negotiator = &session.negotiator;
         let mut stopped = Vec::new();
         let mut starting = Vec::new();
+        let mut renewed = Vec::new();
         for (at, pulled) in session.pulled.iter_mut().enumerate() {
             let sends = negotiator.line(&pulled.mid).is_some_and(|line| line.sending.is_some());
             match pulled.state {
@@ -151,7 +152,8 @@ impl Engine {
                     pulled.state = PulledState::Closed;
                     stopped.push(pull);
                 }
-                PulledState::Active(_) | PulledState::Closed | PulledState::Refused(_) => {}
+                PulledState::Active(pull) => renewed.push(pull),
+                PulledState::Closed | PulledState::Refused(_) => {}
             }
         }
         session.egress.keep_numbering_of(negotiator.lines());
@@ -162,6 +164,9 @@ impl Engine {
         }
         for pull in stopped {
             self.remove_pull(pull);
+        }
+        for pull in renewed {
+            self.renegotiated(pull);
         }
         for at in starting {
             self.activate(key, at, now);
@@ -174,8 +179,13 @@ impl Engine {
     }
 
     /// What an m-line that sends a certain track is made of.
-    pub(super) fn track_spec(&mut self, key: SessionKey, meta: &TrackMeta) -> SendSpec {
-        let preferred = meta.codecs.first();
+    pub(super) fn track_spec(
+        &mut self,
+        key: SessionKey,
+        meta: &TrackMeta,
+        in_use: Option<u8>,
+    ) -> SendSpec {
+        let preferred = meta.codecs.get(usize::from(in_use.unwrap_or(0)));
         SendSpec {
             preferred: preferred.cloned(),
             cname: meta.cname.clone(),

@@ -20,7 +20,8 @@ impl Engine {
             Mail::Published { mirror, meta, flowing } => {
                 if let Some(feed) = self.feeds.get_mut(mirror) {
                     feed.publish(meta, now);
-                    if flowing {
+                    feed.codec = flowing;
+                    if flowing.is_some() {
                         feed.stage = Stage::Flowing;
                     }
                     self.stage_changed(mirror);

@@ -20,6 +20,7 @@ mod feeds;
 mod intake;
 mod lines;
 mod mailroom;
+mod outlets;
 mod pending;
 mod pull;
 mod push;

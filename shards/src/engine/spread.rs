@@ -89,6 +89,7 @@ impl Engine {
     pub(super) fn batch_arrived(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         for packet in batch.packets() {
+            feed.codec = Some(packet.codec);
             if let Some(layer) = feed.layers.get_mut(usize::from(packet.layer)) {
                 layer.seen(now, batch.payload(packet).len(), packet.keyframe);
             }

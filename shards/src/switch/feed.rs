@@ -110,6 +110,8 @@ pub struct Feed {
     pub waiters: Vec<Waiter>,
     /// The packets of this turn, while it lasts.
     pub open: Option<Arc<Batch>>,
+    /// The codec of the last packet, by its index in the track's codecs.
+    pub codec: Option<u8>,
     /// Pulls whose m-line is being negotiated.
     pub promised: usize,
     pub published_at: Instant,
@@ -130,6 +132,7 @@ impl Feed {
             watchers: Vec::new(),
             waiters: Vec::new(),
             open: None,
+            codec: None,
             promised: 0,
             published_at: now,
             reviewed: false,
@@ -138,6 +141,7 @@ impl Feed {
 
     /// The track is published: a new life, whatever came before.
     pub fn publish(&mut self, meta: Arc<TrackMeta>, now: Instant) {
+        self.codec = None;
         self.published_at = now;
         self.layers = meta.rids.iter().map(|_| Layer::default()).collect();
         self.meta = Some(meta);
