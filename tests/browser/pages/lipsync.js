@@ -17,6 +17,7 @@ export class Metronome {
     const out = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
     tone.connect(gate).connect(out);
     tone.start();
+    this.nodes = [tone, gate, out]; // kept, or Firefox may collect them
     this.audio = out.stream.getAudioTracks()[0];
     this.video = this.canvas.captureStream(30).getVideoTracks()[0];
     const g = this.canvas.getContext('2d', { alpha: false });

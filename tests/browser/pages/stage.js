@@ -34,8 +34,8 @@ async function watch({ api, as = 'view', tracks, offering = false }) {
 }
 
 const connected = ({ as, within }) => sessions[as].connected(within);
-const sees = ({ as = 'view', mid, id, ...how }) => screens[as][mid].sees(id, how);
-const hears = ({ as = 'view', mid, id, ...how }) => screens[as][mid].hears(id, how);
+const sees = ({ as = 'view', mid, id, ...how }) => screens[as][mid].sees(id, how).catch(withStats(as, mid));
+const hears = ({ as = 'view', mid, id, ...how }) => screens[as][mid].hears(id, how).catch(withStats(as, mid));
 const motion = ({ as = 'view', mid, ms }) => screens[as][mid].motion(ms);
 const get = ({ as }) => sessions[as].get();
 const sessionId = ({ as }) => sessions[as].id;
@@ -73,6 +73,12 @@ async function stats({ as }) {
   }
   return rows;
 }
+
+// Tells with a failure whether media came at all.
+const withStats = (as, mid) => async (error) => {
+  const row = sessions[as] && (await stats({ as })).find((r) => r.mid === mid && r.type === 'inbound-rtp');
+  throw row ? new Error(`${error.message}; ${row.bytes} bytes of ${row.codec} came, ${row.lost} packets lost`) : error;
+};
 
 /** Waits until `ask` of the statistics' rows is true; throws with the rows otherwise. */
 async function until({ as, within = 15000 }, ask) {

@@ -139,7 +139,8 @@ function hum(hertz) {
   const out = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
   tone.connect(level).connect(out);
   tone.start();
-  return { track: out.stream.getAudioTracks()[0], stop: () => tone.stop() };
+  // The nodes are kept, or Firefox may collect those that only the graph refers to.
+  return { nodes: [tone, level, out], track: out.stream.getAudioTracks()[0], stop: () => tone.stop() };
 }
 
 function ear(stream) {
@@ -148,6 +149,7 @@ function ear(stream) {
   const analyser = new AnalyserNode(context, { fftSize: 4096, smoothingTimeConstant: 0 });
   source.connect(analyser);
   return {
+    nodes: [source, analyser],
     listen: () => loudest(analyser, context.sampleRate),
     stop: () => source.disconnect(),
     get state() {
