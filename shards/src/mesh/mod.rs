@@ -92,7 +92,7 @@ impl Seat {
         lane.used = true;
         if lane.waiting.is_empty() {
             match lane.ring.push(mail) {
-                Ok(()) => return,
+                Ok(()) => {}
                 Err(rtrb::PushError::Full(mail)) => lane.keep(mail, &mut self.dropped),
             }
         } else {
