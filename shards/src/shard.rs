@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
-use crate::counter::Counter;
+use crate::counter::{Counter, Snapshot};
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::io::clock;
 use crate::io::port::Port;
@@ -107,6 +107,8 @@ impl Shard {
             busy = true;
         }
         self.flush(now);
+        self.counter
+            .show(|| Snapshot { meters: self.engine.meters().clone(), port: self.port.counters() });
         busy
     }
 
