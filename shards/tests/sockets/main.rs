@@ -1,6 +1,8 @@
 //! Whole shards in real time: their executors, threads and sockets, on loopback; str0m clients.
 //! Everything for both packet ports.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 #[allow(dead_code, reason = "the tests in virtual time use all of it")]
 #[path = "../engine/client.rs"]
 mod client;
