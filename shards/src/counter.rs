@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, Waker};
@@ -14,8 +15,10 @@ use std::task::{Poll, Waker};
 use crate::command::{Answer, Command, Refusal};
 use crate::ids::ShardId;
 use crate::io::clock;
+use crate::io::port::PortCounters;
 use crate::mail::Ticket;
 use crate::mesh::place;
+use crate::meters::Meters;
 
 /// Requests of one shard's API under way at a time. HTTP has fewer connections than this, and
 /// a connection asks one thing at a time.
@@ -30,6 +33,20 @@ pub struct Counter {
     left: RefCell<VecDeque<(ShardId, Ticket, Command)>>,
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     shard: RefCell<Option<Waker>>,
+    readings: RefCell<VecDeque<Rc<RefCell<Reading>>>>,
+}
+
+/// What a shard had counted at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub meters: Meters,
+    pub port: PortCounters,
+}
+
+#[derive(Debug, Default)]
+struct Reading {
+    snapshot: Option<Snapshot>,
+    waker: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +65,7 @@ impl Counter {
             left: RefCell::default(),
             waiting: RefCell::default(),
             shard: RefCell::default(),
+            readings: RefCell::default(),
         }
     }
 
@@ -62,9 +80,7 @@ impl Counter {
         let stub = Stub { counter: self, number };
         self.waiting.borrow_mut().insert(number, Waiting::default());
         self.left.borrow_mut().push_back((self.owner(&command), ticket, command));
-        if let Some(shard) = self.shard.borrow_mut().take() {
-            shard.wake();
-        }
+        self.wake_shard();
         poll_fn(|cx| {
             let mut waiting = self.waiting.borrow_mut();
             let Some(entry) = waiting.get_mut(&stub.number) else {
@@ -81,6 +97,30 @@ impl Counter {
         .await
     }
 
+    /// Reads the shard's counters at the end of its next turn.
+    pub async fn read(&self) -> Snapshot {
+        let reading = Rc::new(RefCell::new(Reading::default()));
+        self.readings.borrow_mut().push_back(Rc::clone(&reading));
+        self.wake_shard();
+        poll_fn(|cx| {
+            let mut reading = reading.borrow_mut();
+            reading.waker = Some(cx.waker().clone());
+            reading.snapshot.take().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Hands what `read` yields to whoever asked for it since the last call.
+    pub fn show(&self, read: impl Fn() -> Snapshot) {
+        while let Some(reading) = self.readings.borrow_mut().pop_front() {
+            let mut reading = reading.borrow_mut();
+            reading.snapshot = Some(read());
+            if let Some(waker) = reading.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     /// Sessions and pulls of the whole node, roughly.
     pub fn load(&self) -> u64 {
         self.loads.iter().map(|load| u64::from(load.load(Ordering::Relaxed))).sum()
@@ -95,10 +135,10 @@ impl Counter {
         self.left.borrow_mut().pop_front()
     }
 
-    /// Ready when there is a command.
+    /// Ready when there is a command, or somebody wants to read the counters.
     pub async fn asked(&self) {
         poll_fn(|cx| {
-            if !self.left.borrow().is_empty() {
+            if !self.left.borrow().is_empty() || !self.readings.borrow().is_empty() {
                 return Poll::Ready(());
             }
             *self.shard.borrow_mut() = Some(cx.waker().clone());
@@ -114,6 +154,12 @@ impl Counter {
             if let Some(waker) = entry.waker.take() {
                 waker.wake();
             }
+        }
+    }
+
+    fn wake_shard(&self) {
+        if let Some(shard) = self.shard.borrow_mut().take() {
+            shard.wake();
         }
     }
 
@@ -169,6 +215,18 @@ mod tests {
         counter.settle(ticket, Ok(Reply::Deleted));
         assert_eq!(block_on(asking), Ok(Reply::Deleted));
         assert!(counter.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn whoever_reads_the_counters_gets_them_as_of_the_next_turn() {
+        let counter = counter(1);
+        let mut reading = pin!(counter.read());
+        assert!(block_on(poll_once(reading.as_mut())).is_none());
+        block_on(counter.asked());
+        let meters = Meters { packets_in: 7, ..Meters::default() };
+        counter.show(|| Snapshot { meters: meters.clone(), ..Snapshot::default() });
+        assert_eq!(block_on(reading).meters, meters);
+        counter.show(|| panic!("nobody asked"));
     }
 
     #[test]

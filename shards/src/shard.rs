@@ -4,8 +4,9 @@
 //! arrived, flushes what it leaves, and sleeps when there is nothing. HTTP tasks of the same
 //! executor reach it through a [`Counter`].
 //!
-//! Invariants: media before mail before commands; a turn never waits; nothing here decides
-//! anything.
+//! Invariants: mail before datagrams before commands, and mail is posted before datagrams are
+//! sent: a client's next datagram, on whichever shard it lands, comes after the news of where
+//! it belongs. A turn never waits; nothing here decides anything.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
-use crate::counter::Counter;
+use crate::counter::{Counter, Snapshot};
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::io::clock;
 use crate::io::port::Port;
@@ -84,16 +85,17 @@ impl Shard {
 
     /// One turn; whether there was anything to do.
     fn turn(&mut self, now: Instant) -> bool {
-        let engine = &mut self.engine;
-        let received = self.port.receive(BUDGET, &mut |arrival| {
-            engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
-        });
-        let mut busy = received.count > 0 || !received.drained;
+        let mut busy = false;
         for _ in 0..MAIL_BUDGET {
             let Some((from, mail)) = self.seat.take() else { break };
             self.engine.handle_mail(from, mail, now);
             busy = true;
         }
+        let engine = &mut self.engine;
+        let received = self.port.receive(BUDGET, &mut |arrival| {
+            engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
+        });
+        busy |= received.count > 0 || !received.drained;
         while let Some((to, ticket, command)) = self.counter.next() {
             busy = true;
             if to == self.seat.me() {
@@ -107,12 +109,15 @@ impl Shard {
             busy = true;
         }
         self.flush(now);
+        self.counter
+            .show(|| Snapshot { meters: self.engine.meters().clone(), port: self.port.counters() });
         busy
     }
 
     fn flush(&mut self, now: Instant) {
         loop {
             let progress = self.engine.spread(&mut self.outbox, now);
+            self.post();
             if !self.outbox.is_empty() {
                 self.port.send(&self.outbox);
                 self.outbox.clear();
@@ -121,6 +126,14 @@ impl Shard {
                 break;
             }
         }
+        self.seat.ring();
+        for (ticket, answer) in self.engine.poll_answers() {
+            self.counter.settle(ticket, answer);
+        }
+        self.seat.set_load(self.engine.load());
+    }
+
+    fn post(&mut self) {
         // What all others are told, the kernel is told once.
         let first = usize::from(self.seat.me().index() == 0);
         for (to, mail) in self.engine.poll_mail() {
@@ -129,11 +142,6 @@ impl Shard {
             }
             self.seat.post(to, mail);
         }
-        self.seat.ring();
-        for (ticket, answer) in self.engine.poll_answers() {
-            self.counter.settle(ticket, answer);
-        }
-        self.seat.set_load(self.engine.load());
     }
 
     /// Waits for a datagram, a bell, a command, or the next deadline.

@@ -11,7 +11,9 @@ use str0m::media::{
     Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
 };
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite, SeqNo, Ssrc};
+use str0m::rtp::{
+    Extension, ExtensionSerializer, ExtensionValues, RtpPacket, RtpWrite, SeqNo, Ssrc,
+};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// A packet as it reached the client.
@@ -22,8 +24,10 @@ pub(crate) struct Got {
     pub(crate) seq: u64,
     pub(crate) timestamp: u32,
     pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
     pub(crate) payload: Vec<u8>,
     pub(crate) mid: Option<String>,
+    pub(crate) descriptor: Option<Descriptor>,
     /// What the packet's timestamp means on the sender's clock, by the last sender report.
     pub(crate) captured: Option<SystemTime>,
 }
@@ -69,6 +73,15 @@ impl Got {
     }
 }
 
+/// A packet of media, whatever the codec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) descriptor: Option<Descriptor>,
+}
+
 /// What a client sends on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
@@ -105,19 +118,72 @@ pub(crate) struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Abilities {
     pub(crate) red: bool,
+    /// Of its kind, this codec and no other.
+    pub(crate) only: Option<Codec>,
+    /// Speaks of the dependency descriptor, under this id.
+    pub(crate) descriptor_id: Option<u8>,
+}
+
+/// The dependency descriptor of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Descriptor(pub(crate) Vec<u8>);
+
+/// str0m does not know the extension by itself.
+#[derive(Debug)]
+struct DescriptorExtension;
+
+impl DescriptorExtension {
+    const URI: &str = "https://aomediacodec.github.io/av1-rtp-spec/\
+                       #dependency-descriptor-rtp-header-extension";
+}
+
+impl ExtensionSerializer for DescriptorExtension {
+    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
+        let Some(Descriptor(bytes)) = values.user_values.get() else { return 0 };
+        buf[..bytes.len()].copy_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
+        values.user_values.set(Descriptor(buf.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
+
+    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
+        values.user_values.get().is_some_and(|Descriptor(bytes)| bytes.len() > 16)
+    }
 }
 
 impl Client {
     pub(crate) fn new(address: SocketAddr, abilities: Abilities, now: Instant) -> Self {
-        let mut rtc = Rtc::builder()
+        let (only, red) = (abilities.only, abilities.red);
+        let may = |codec: Codec| only.is_none_or(|only| only == codec);
+        let mut config = Rtc::builder()
             .set_crypto_provider(keys::provider())
             .set_rtp_mode(true)
             .set_stats_interval(Some(Duration::from_millis(250)))
             .clear_codecs()
-            .enable_opus(true, abilities.red)
-            .enable_vp8(true)
-            .enable_h264(true)
-            .build(now);
+            .enable_opus(only.is_none_or(|only| only.is_video() || only == Codec::Opus), red)
+            .enable_pcmu(only == Some(Codec::PCMU), false)
+            .enable_vp8(may(Codec::Vp8))
+            .enable_h264(may(Codec::H264))
+            .enable_h265(only == Some(Codec::H265))
+            .enable_vp9(only == Some(Codec::Vp9))
+            .enable_av1(only == Some(Codec::Av1));
+        if let Some(id) = abilities.descriptor_id {
+            let extension =
+                Extension::with_serializer(DescriptorExtension::URI, DescriptorExtension);
+            config = config.set_extension(id, extension);
+        }
+        let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
@@ -264,6 +330,29 @@ impl Client {
         self.drive(now);
     }
 
+    /// Of the first codec of a kind.
+    pub(crate) fn payload_type(&self, kind: MediaKind) -> u8 {
+        let is_it = |codec: Codec| codec.is_video() == (kind == MediaKind::Video);
+        let mut all = self.rtc.codec_config().iter();
+        *all.find(|params| is_it(params.spec().codec)).expect("a codec of this kind").pt()
+    }
+
+    /// Sends one packet as it is given, with the next sequence number.
+    pub(crate) fn write(&mut self, mid: &str, payload_type: u8, packet: &Packet, now: Instant) {
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(Mid::from(mid), None).expect("a sending stream");
+        let seq = self.seqs.entry(*stream.ssrc()).or_insert(self.first_seq);
+        let mut values = ExtensionValues::default();
+        if let Some(descriptor) = &packet.descriptor {
+            values.user_values.set(descriptor.clone());
+        }
+        let (pt, payload) = (payload_type.into(), packet.payload.clone());
+        let write = RtpWrite::new(pt, SeqNo::from(*seq), packet.timestamp, now, payload);
+        stream.write_rtp(write.marker(packet.marker).ext_vals(values).nackable(true));
+        *seq += 1;
+        self.drive(now);
+    }
+
     /// The next packets of a source come from another SSRC.
     pub(crate) fn change_ssrc(&mut self, source: &Source, ssrc: u32) {
         let rid = source.rid.map(Rid::from);
@@ -383,6 +472,8 @@ fn got(packet: &RtpPacket, now: Instant) -> Got {
         seq: *packet.seq_no,
         timestamp: packet.header.timestamp,
         payload_type: *packet.header.payload_type,
+        marker: packet.header.marker,
+        descriptor: packet.header.ext_vals.user_values.get().cloned(),
         payload: packet.payload.to_vec(),
         mid: packet.header.ext_vals.mid.map(|mid| mid.to_string()),
         captured,

@@ -5,6 +5,7 @@
 
 mod api;
 mod client;
+mod codecs;
 mod keyframes;
 mod lifecycle;
 mod media;

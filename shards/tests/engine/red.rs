@@ -10,7 +10,7 @@ const LEN: usize = 100;
 #[test]
 fn redundant_audio_is_passed_through_or_unwrapped() {
     let mut world = World::new(2);
-    let red = Abilities { red: true };
+    let red = Abilities { red: true, ..Abilities::default() };
     let (publisher, session) = (world.add_client_with(red), world.create(0));
     let mids = world.push(publisher, session, &[("mic", MediaKind::Audio)]);
     world.connect(publisher);
