@@ -1,3 +1,5 @@
+//! Requests cut anywhere, smuggled, slow, or no requests at all.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Pairs good and bad, records cut anywhere, certificates that change.
+
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 

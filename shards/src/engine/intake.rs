@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::ice::StunMessage;
-
 use super::{Engine, SessionKey};
 use crate::ids::ShardId;
 use crate::limits::{BATCH_PACKETS, DATAGRAM_LEN};
 use crate::mail::Mail;
 use crate::media::rtp::{Kind, RtpHeader, kind};
 use crate::session::ingress::{Fault, Received};
+use crate::session::stun::{Check, NoCheck};
 use crate::session::transport::Transport;
 use crate::session::ufrag;
 use crate::switch::feed::Stage;
@@ -79,16 +78,18 @@ impl Engine {
         forwarded: bool,
         now: Instant,
     ) {
-        let Ok(message) = StunMessage::parse(bytes) else {
-            self.meters.faults.malformed += 1;
-            return;
+        let check = match Check::parse(bytes) {
+            Ok(check) => check,
+            Err(NoCheck::Malformed) => {
+                self.meters.faults.malformed += 1;
+                return;
+            }
+            Err(NoCheck::Unaddressed) => {
+                self.meters.faults.unknown_ufrag += 1;
+                return;
+            }
         };
-        let Some((ours, _)) = message.split_username() else {
-            // An ICE-lite agent sends no requests, so it expects no responses.
-            self.meters.faults.unknown_ufrag += 1;
-            return;
-        };
-        let Some((shard, slot)) = ufrag::address(ours) else {
+        let Some((shard, slot)) = ufrag::address(check.ufrag()) else {
             self.meters.faults.unknown_ufrag += 1;
             return;
         };
@@ -101,7 +102,7 @@ impl Engine {
             return;
         }
         let addressed = self.sessions.at(slot).filter(|(_, session)| {
-            session.transport.as_ref().is_some_and(|transport| transport.answers_to(ours))
+            session.transport.as_ref().is_some_and(|transport| transport.answers_to(check.ufrag()))
         });
         let Some(key) = addressed.map(|(key, _)| key) else {
             self.meters.faults.unknown_ufrag += 1;
@@ -109,7 +110,7 @@ impl Engine {
         };
         let transport = self.sessions.get_mut(key).and_then(|session| session.transport.as_mut());
         let Some(transport) = transport else { return };
-        let happened = transport.stun(&message, bytes, source, local, now);
+        let happened = transport.stun(&check, source, local, now);
         if let Some(checked) = happened.checked {
             if let Some(forgotten) = checked.forgotten {
                 self.forget_address(key, forgotten);

@@ -33,8 +33,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::config::DtlsCert;
-
 use self::deadlines::Deadlines;
 use self::pending::Pending;
 use self::spread::{Resend, Run};
@@ -43,7 +41,7 @@ use crate::ids::ShardId;
 use crate::limits;
 use crate::mail::{Mail, Ticket};
 use crate::meters::Meters;
-use crate::session::Session;
+use crate::session::{DtlsCert, Session};
 use crate::slots::{Key, Slots};
 use crate::switch::feed::{Feed, FeedKey, TrackKey, Waiter};
 use crate::switch::packet::BatchPool;

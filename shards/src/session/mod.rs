@@ -10,8 +10,12 @@ pub mod ingress;
 pub mod keys;
 pub mod paths;
 pub mod sdp;
+pub mod stun;
 pub mod transport;
 pub mod ufrag;
+
+/// The node's DTLS certificate and its key.
+pub use str0m::config::DtlsCert;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -15,13 +15,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use str0m::config::DtlsCert;
-use str0m::ice::StunMessage;
 
 use super::association::{Association, Outcome};
 use super::hello;
 use super::keys::Keys;
 use super::paths::{Checked, Paths};
 use super::sdp::RemoteTransport;
+use super::stun::Check;
 use super::ufrag::Credentials;
 
 /// A second association is not begun sooner after the last one: a handshake costs a signature,
@@ -148,8 +148,7 @@ impl Transport {
     /// A STUN message that names this session.
     pub fn stun(
         &mut self,
-        message: &StunMessage<'_>,
-        bytes: &[u8],
+        check: &Check<'_>,
         source: SocketAddr,
         local: SocketAddr,
         now: Instant,
@@ -158,15 +157,15 @@ impl Transport {
             // The check overtook the client's description, which we need for its ufrag.
             return Happened::default();
         }
-        let outcome = self.association.receive(bytes, source, now);
+        let outcome = self.association.receive(check.bytes(), source, now);
         let success = outcome.datagrams.iter().any(|(to, reply)| {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
         let checked = success.then(|| {
-            let (priority, nominated) = (message.prio().unwrap_or(0), message.use_candidate());
+            let (priority, nominated) = (check.priority(), check.nominates());
             if nominated && !self.nominations.iter().any(|(known, _)| *known == source) {
                 self.nominations.truncate(NOMINATIONS - 1);
-                self.nominations.push_front((source, bytes.to_vec()));
+                self.nominations.push_front((source, check.bytes().to_vec()));
             }
             self.paths.checked(source, local, priority, nominated, now)
         });

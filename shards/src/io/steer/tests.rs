@@ -1,3 +1,5 @@
+//! The programs for the kernel, with real sockets and datagrams.
+
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
