@@ -26,7 +26,6 @@ const SUBSCRIBERS: [usize; 4] = [1, 50, 200, 500];
 const TARGET: f64 = 1.3;
 /// The fixed header and one-byte elements with transport-wide number and send time.
 const HEADER: usize = 12 + 4 + 8;
-const TAG: usize = 16;
 /// Turns of either side in a round; one more goes before to warm the caches.
 const TURNS: usize = 4;
 
@@ -36,16 +35,36 @@ struct Load {
     /// Bytes of a datagram that leaves.
     datagram: usize,
     run: usize,
+    /// Picture ids differ from the publisher's.
+    renumbered: bool,
 }
 
-const LOADS: [Load; 7] = [
-    Load { track: Track::H264, datagram: 1200, run: 1 },
-    Load { track: Track::H264, datagram: 1200, run: 4 },
-    Load { track: Track::H264, datagram: 1200, run: 10 },
-    Load { track: Track::Vp8, datagram: 1200, run: 1 },
-    Load { track: Track::Vp8, datagram: 1200, run: 4 },
-    Load { track: Track::Vp8, datagram: 1200, run: 10 },
-    Load { track: Track::Opus, datagram: 120, run: 1 },
+impl Load {
+    const fn new(track: Track, datagram: usize, run: usize) -> Self {
+        Self { track, datagram, run, renumbered: false }
+    }
+
+    const fn renumbered(run: usize) -> Self {
+        Self { track: Track::Vp8, datagram: 1200, run, renumbered: true }
+    }
+
+    fn name(&self) -> String {
+        let mark = if self.renumbered { "*" } else { "" };
+        format!("{}{mark}", self.track.name())
+    }
+}
+
+const LOADS: [Load; 10] = [
+    Load::new(Track::H264, 1200, 1),
+    Load::new(Track::H264, 1200, 4),
+    Load::new(Track::H264, 1200, 10),
+    Load::new(Track::Vp8, 1200, 1),
+    Load::new(Track::Vp8, 1200, 4),
+    Load::new(Track::Vp8, 1200, 10),
+    Load::renumbered(1),
+    Load::renumbered(4),
+    Load::renumbered(10),
+    Load::new(Track::Opus, 120, 1),
 ];
 
 fn main() {
@@ -69,8 +88,14 @@ fn main() {
         }
         let mut bare = Bare::new(subscribers);
         for load in &LOADS {
+            if load.renumbered {
+                stage.jump_pictures();
+            }
             let [sealed, copied, ratio, ingest] =
                 measure(&mut stage, &mut bare, load, rounds, clock);
+            if load.renumbered {
+                stage.jump_pictures();
+            }
             let verdict = match subscribers {
                 500 if ratio <= TARGET => "PASS",
                 500 => "over",
@@ -81,20 +106,21 @@ fn main() {
             }
             println!(
                 "{subscribers:>5} {:>6} {:>6} {:>4} {sealed:>8.0} {copied:>8.0}   ×{ratio:<5.2} {ingest:>16.0}  {verdict}",
-                load.track.name(),
+                load.name(),
                 load.datagram,
                 load.run,
             );
         }
     }
     let verdict = if worst <= TARGET { "within" } else { "BEYOND" };
-    println!("\nworst ratio at 500 subscribers ×{worst:.2}, {verdict} the target of ×{TARGET}");
+    println!("\n* another encoder than at the subscribers' start: picture ids must be rewritten");
+    println!("worst ratio at 500 subscribers ×{worst:.2}, {verdict} the target of ×{TARGET}");
 }
 
 /// Bare sealing and spread per copy, their ratio, and ingest per packet.
 fn measure(stage: &mut Stage, bare: &mut Bare, load: &Load, rounds: usize, clock: f64) -> [f64; 4] {
     let mut outbox = Outbox::new(CAPACITY);
-    let payload = load.datagram - HEADER - TAG;
+    let payload = load.track.usual_len();
     let source = stage.publisher_address();
     let copies = (bare.sealers.len() * load.run) as f64;
     let mut costs: [Vec<f64>; 4] = Default::default();

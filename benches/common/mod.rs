@@ -1,6 +1,8 @@
 //! What the benches of the media path share: CPU time, medians, and a stage of engines and
 //! clients.
 
+#![allow(dead_code, reason = "each bench uses a part")]
+
 pub(crate) mod stage;
 
 /// CPU time of this thread that `work` takes, in ns.

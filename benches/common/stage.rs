@@ -44,6 +44,11 @@ impl Track {
         }
     }
 
+    /// The payload of a usual datagram: 1,200 bytes of video, 120 of audio.
+    pub(crate) fn usual_len(self) -> usize {
+        if self == Self::Opus { 80 } else { 1160 }
+    }
+
     fn kind(self) -> MediaKind {
         if self == Self::Opus { MediaKind::Audio } else { MediaKind::Video }
     }
@@ -95,6 +100,8 @@ pub(crate) struct Stage {
     tickets: u64,
     publisher: SessionId,
     mids: Vec<Mid>,
+    /// Added to VP8 picture ids.
+    picture_base: u16,
     /// Packets sent, by track.
     sent: [u64; Track::ALL.len()],
 }
@@ -132,6 +139,7 @@ impl Stage {
             tickets: 0,
             publisher: "0".repeat(32).parse().expect("an id"),
             mids: Vec::new(),
+            picture_base: 0,
             sent: [0; Track::ALL.len()],
         };
         stage.publish();
@@ -222,6 +230,7 @@ impl Stage {
         len: usize,
         keyframe: bool,
     ) -> Vec<Vec<u8>> {
+        let picture_base = self.picture_base;
         let publisher = &mut self.clients[PUBLISHER];
         let mid = self.mids[track as usize];
         let negotiated = publisher.rtc.media(mid).expect("negotiated").remote_pts().to_vec();
@@ -231,7 +240,7 @@ impl Stage {
         let pt = pt.expect("the codec was negotiated");
         for _ in 0..count {
             let sent = &mut self.sent[track as usize];
-            let payload = track.payload(len, *sent as u16, keyframe);
+            let payload = track.payload(len, picture_base.wrapping_add(*sent as u16), keyframe);
             let timestamp = (*sent * track.clock_rate() / 50) as u32;
             let level = (track == Track::Opus).then_some(-30);
             let values = ExtensionValues { audio_level: level, ..ExtensionValues::default() };
@@ -246,6 +255,12 @@ impl Stage {
         let media =
             |bytes: &[u8]| (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
         outgoing.into_iter().map(|(_, bytes)| bytes).filter(|bytes| media(bytes)).collect()
+    }
+
+    /// The publisher's picture ids jump, as after a change of its encoder: from now on those of
+    /// present subscribers differ from them. A second jump undoes it.
+    pub(crate) fn jump_pictures(&mut self) {
+        self.picture_base ^= 0x4000;
     }
 
     fn add_client(&mut self) -> usize {
