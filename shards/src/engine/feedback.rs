@@ -57,7 +57,7 @@ impl Engine {
         }
         for ssrc in heard.acknowledged {
             if let Some(pull) = self.pull_by_ssrc(key, ssrc).and_then(|p| self.pulls.get_mut(p)) {
-                pull.acknowledged = true;
+                pull.acknowledge();
             }
         }
         for (ssrc, seq) in heard.nacked {

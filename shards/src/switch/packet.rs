@@ -32,6 +32,13 @@ pub struct Packet {
     extensions: (u32, u32),
 }
 
+impl Packet {
+    /// Header extensions are carried through.
+    pub fn has_extensions(&self) -> bool {
+        self.extensions.0 != self.extensions.1
+    }
+}
+
 /// The fields of a packet that are known before its bytes are appended.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketHead {
