@@ -395,16 +395,24 @@ impl Plain<'_> {
     /// Makes the changes this subscriber needs, if any.
     fn write(self, payload: &[u8], out: &mut [u8], original: Option<u16>) -> Written {
         let prefix = if original.is_some() { 2 } else { 0 };
-        let codec = self.pull.out.codecs.get(usize::from(self.packet.codec)).copied().flatten();
-        let descriptor = match codec {
+        let patch = match self.pull.codec(self.packet) {
             Some(Codec::Vp8) => vp8::Descriptor::parse(payload),
             _ => None,
         };
-        if let Some(descriptor) = &descriptor
-            && self.stamp.switched
-        {
-            self.pull.vp8.switch(descriptor);
-        }
+        let patch = match patch {
+            Some(descriptor) => {
+                if self.stamp.switched {
+                    self.pull.vp8.switch(&descriptor);
+                }
+                match self.pull.vp8.patch(&descriptor, payload) {
+                    // A subscriber that never saw another source keeps its numbers, so its
+                    // packets are sealed from where they are, like those of other codecs.
+                    Some(patch) => patch.changes.then_some(patch),
+                    None => return Written::Unfit,
+                }
+            }
+            None => None,
+        };
         let payload = match self.outlet.red {
             RedOutlet::Unwrap => match red::primary(payload) {
                 Some((_, primary)) => primary,
@@ -412,7 +420,7 @@ impl Plain<'_> {
             },
             RedOutlet::Plain | RedOutlet::Rewrite { .. } => payload,
         };
-        let changes = prefix > 0 || descriptor.is_some() || self.outlet.red != RedOutlet::Plain;
+        let changes = prefix > 0 || patch.is_some() || self.outlet.red != RedOutlet::Plain;
         if !changes {
             return Written::AsIs;
         }
@@ -421,10 +429,8 @@ impl Plain<'_> {
         }
         let body = &mut out[prefix..prefix + payload.len()];
         body.copy_from_slice(payload);
-        if let Some(descriptor) = &descriptor
-            && !self.pull.vp8.rewrite(descriptor, body)
-        {
-            return Written::Unfit;
+        if let Some(patch) = patch {
+            patch.apply(body);
         }
         if let RedOutlet::Rewrite { to } = self.outlet.red
             && !red::rewrite_block_pts(body, |_| Some(to))

@@ -180,7 +180,8 @@ impl PictureMap {
             return Place::Jumped;
         }
         let modulus = id.modulus();
-        let behind = u32::from(source.newest.value.wrapping_sub(id.value)) % modulus;
+        // A mask, because the compiler divides otherwise.
+        let behind = u32::from(source.newest.value.wrapping_sub(id.value)) & (modulus - 1);
         if behind <= id.late_max() {
             return Place::At(source.extended - behind);
         }

@@ -31,6 +31,9 @@ pub struct Descriptor {
 
 const KEY_INDEX_MASK: u8 = 0x1f;
 
+/// The longest descriptor: everything there is, with a wide id.
+pub const DESCRIPTOR_LEN_MAX: usize = 6;
+
 /// Where the optional fields begin: behind the first byte and the extension bits.
 const FIELDS_AT: usize = 2;
 
@@ -98,6 +101,24 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
     })
 }
 
+/// A descriptor as one subscriber gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patch {
+    bytes: [u8; DESCRIPTOR_LEN_MAX],
+    len: u8,
+    /// It differs from the source's.
+    pub changes: bool,
+}
+
+impl Patch {
+    /// Writes it over the source's, at the start of `out`.
+    pub fn apply(&self, out: &mut [u8]) {
+        for (to, from) in out.iter_mut().zip(&self.bytes[..usize::from(self.len)]) {
+            *to = *from;
+        }
+    }
+}
+
 /// Keeps picture ids, TL0PICIDX and KEYIDX of one forwarded stream continuous.
 #[derive(Debug, Clone)]
 pub struct Vp8Rewriter {
@@ -126,6 +147,19 @@ impl Vp8Rewriter {
         }
         self.tl0.switch();
         self.key.switch();
+    }
+
+    /// What the first bytes of `payload` become, which starts with the source's descriptor.
+    /// `None` for a packet from before the switch: it must not be forwarded.
+    #[inline]
+    pub fn patch(&mut self, source: &Descriptor, payload: &[u8]) -> Option<Patch> {
+        let mut bytes = [0; DESCRIPTOR_LEN_MAX];
+        for (to, from) in bytes.iter_mut().zip(payload) {
+            *to = *from;
+        }
+        let fits = self.rewrite(source, &mut bytes);
+        let changes = bytes.iter().zip(payload).any(|(to, from)| to != from);
+        fits.then_some(Patch { bytes, len: source.len, changes })
     }
 
     /// Patches `out`, which starts with a copy of the source's descriptor. False, with `out`
@@ -235,6 +269,8 @@ mod tests {
             if let Some(descriptor) = Descriptor::parse(&bytes) {
                 prop_assert!(descriptor.len() <= 6 && descriptor.len() <= bytes.len());
                 let before = bytes.clone();
+                let patch = Vp8Rewriter::default().patch(&descriptor, &bytes);
+                prop_assert!(!patch.expect("of this source").changes);
                 prop_assert!(Vp8Rewriter::default().rewrite(&descriptor, &mut bytes));
                 prop_assert_eq!(bytes, before, "the first source keeps its numbers");
             }
@@ -278,7 +314,9 @@ mod tests {
                         continue;
                     };
                     let mut out = bytes;
-                    prop_assert!(rewriter.rewrite(&descriptor, &mut out));
+                    let patch = rewriter.patch(&descriptor, &bytes).expect("of this source");
+                    patch.apply(&mut out);
+                    prop_assert_eq!(patch.changes, out != bytes);
                     let out = Descriptor::parse(&out).unwrap();
                     prop_assert_eq!(out.picture_id.map(|id| id.value), Some(id));
                     prop_assert_eq!(out.tl0_picture_index, Some(tl0));
