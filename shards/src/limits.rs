@@ -67,6 +67,11 @@ pub const BATCHES_SPARE: usize = 256;
 /// bytes of payload; 1,500 is the Ethernet frame.
 pub const DATAGRAM_LEN: usize = 1500;
 
+/// Bytes of header extensions carried through with one packet. The largest real ones are
+/// dependency descriptors with their template structure, below 100; the header of a copy, with
+/// these and our own, stays far below a datagram.
+pub const CARRIED_LEN: usize = 256;
+
 /// A request that needs a connected transport waits this long for it.
 pub const TRANSPORT_WAIT: Duration = Duration::from_secs(5);
 

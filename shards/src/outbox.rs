@@ -84,14 +84,60 @@ struct Run {
 }
 
 impl Run {
-    /// Whether a datagram of `len` bytes for `to` may be appended.
-    fn takes(&self, to: &Destination, len: usize) -> bool {
+    /// Whether a datagram of `len` bytes for the same destination may be appended.
+    #[inline]
+    fn takes(&self, len: usize) -> bool {
         let all_equal = self.len == self.segment * self.count;
         all_equal
             && len <= self.segment
             && self.count < RUN_DATAGRAMS_MAX
             && self.len + len <= RUN_BYTES_MAX
-            && self.to == *to
+    }
+}
+
+/// The outbox as datagrams for one destination see it: which run they may be appended to is
+/// found once for all of them.
+#[derive(Debug)]
+pub struct Lane<'a> {
+    outbox: &'a mut Outbox,
+    to: Destination,
+    /// The last run is for this destination.
+    continues: bool,
+}
+
+impl Lane<'_> {
+    /// As [`Outbox::slot`].
+    #[inline]
+    pub fn slot(&mut self) -> &mut [u8] {
+        self.outbox.slot()
+    }
+
+    /// As [`Outbox::commit`].
+    #[inline]
+    pub fn commit(&mut self, len: usize) {
+        let outbox = &mut *self.outbox;
+        if len == 0 || len > MAX_DATAGRAM || outbox.used + len > outbox.capacity() {
+            outbox.refused += 1;
+            return;
+        }
+        let table_full = outbox.runs.len() == outbox.runs_max;
+        match outbox.runs.last_mut() {
+            Some(run) if self.continues && run.takes(len) => {
+                run.len += len;
+                run.count += 1;
+            }
+            _ if table_full => {
+                outbox.refused += 1;
+                return;
+            }
+            _ => {
+                let (to, start) = (self.to, outbox.used);
+                outbox.runs.push(Run { to, start, len, segment: len, count: 1 });
+                self.continues = true;
+            }
+        }
+        outbox.used += len;
+        outbox.datagrams += 1;
     }
 }
 
@@ -123,6 +169,7 @@ impl Outbox {
 
     /// Room for the next datagram, [`MAX_DATAGRAM`] bytes: write it, then [`commit`](Self::commit).
     /// What is not committed is overwritten by the next.
+    #[inline]
     pub fn slot(&mut self) -> &mut [u8] {
         &mut self.arena[self.used..][..MAX_DATAGRAM]
     }
@@ -130,24 +177,14 @@ impl Outbox {
     /// Makes the first `len` bytes of the [`slot`](Self::slot) a datagram for `to`. Refused,
     /// and counted, if it is empty, too long, or there was no [room](Self::has_room).
     pub fn commit(&mut self, to: Destination, len: usize) {
-        if len == 0 || len > MAX_DATAGRAM || self.used + len > self.capacity() {
-            self.refused += 1;
-            return;
-        }
-        let table_full = self.runs.len() == self.runs_max;
-        match self.runs.last_mut() {
-            Some(run) if run.takes(&to, len) => {
-                run.len += len;
-                run.count += 1;
-            }
-            _ if table_full => {
-                self.refused += 1;
-                return;
-            }
-            _ => self.runs.push(Run { to, start: self.used, len, segment: len, count: 1 }),
-        }
-        self.used += len;
-        self.datagrams += 1;
+        self.lane(to).commit(len);
+    }
+
+    /// For several datagrams to one destination.
+    #[inline]
+    pub fn lane(&mut self, to: Destination) -> Lane<'_> {
+        let continues = self.runs.last().is_some_and(|run| run.to == to);
+        Lane { outbox: self, to, continues }
     }
 
     /// Copies a finished datagram in. False, and counted, if it does not fit.

@@ -13,13 +13,14 @@ mod link;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Instant;
 
-use futures_lite::{AsyncWriteExt, future};
+use futures_lite::{AsyncWriteExt, FutureExt, future};
 use glommio::net::{TcpListener, TcpStream};
 use tracing::{debug, info, warn};
 
@@ -172,7 +173,14 @@ impl<D: Desk> Server<D> {
                 Err(error) => warn!(%error, "TLS cannot begin"),
             }
         };
-        glommio::spawn_local(serving).detach();
+        // A panic ends its connection: in the executor it would end the shard.
+        let contained = AssertUnwindSafe(serving).catch_unwind();
+        let ended = async move {
+            if contained.await.is_err() {
+                warn!("a connection failed inside and was ended");
+            }
+        };
+        glommio::spawn_local(ended).detach();
     }
 }
 

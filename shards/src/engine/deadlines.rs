@@ -49,7 +49,9 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, due)) = self.deadlines.pop(now) {
             match due {
-                Due::Session(key) => self.session_due(key, at, now),
+                Due::Session(key) => {
+                    self.guarded(now, |_| Some(key), |this| this.session_due(key, at, now));
+                }
                 Due::Keyframe(key) => self.keyframes_due(key, now),
                 Due::Layers(key) => self.review_layers(key, now),
                 Due::Waiter(waiter) => self.woken.push(waiter),

@@ -17,8 +17,20 @@ use crate::session::{PulledState, Session};
 impl Engine {
     /// Takes a command of this shard's API, or one that came by mail.
     pub fn handle_command(&mut self, ticket: Ticket, command: Command, now: Instant) {
-        self.execute(ticket, command, false, now);
-        self.resume_woken(now);
+        let session = command.ask.session().and_then(|id| self.find_session(command.app, id));
+        let mut done = false;
+        self.guarded(
+            now,
+            |_| session,
+            |this| {
+                this.execute(ticket, command, false, now);
+                done = true;
+                this.resume_woken(now);
+            },
+        );
+        if !done {
+            self.answer(ticket, Err(Refusal::Internal));
+        }
     }
 
     /// Does a command, or parks it until its session's transport is up. `waited`: it was

@@ -31,6 +31,9 @@ const COMPOUND_LEN: usize = 1100;
 /// longer list comes again.
 const NACKED_MAX: usize = 512;
 
+/// Streams one compound is heard about: two full reports. Each costs a look-up.
+const HEARD_MAX: usize = 62;
+
 /// What one compound asks for, gathered before anything is done.
 #[derive(Debug, Default)]
 struct Heard {
@@ -38,7 +41,6 @@ struct Heard {
     acknowledged: Vec<u32>,
     nacked: Vec<(u32, u16)>,
     pictures: Vec<u32>,
-    ended: Vec<u32>,
     references: Vec<DlrrItem>,
 }
 
@@ -57,11 +59,18 @@ impl Engine {
         }
         for ssrc in heard.acknowledged {
             if let Some(pull) = self.pull_by_ssrc(key, ssrc).and_then(|p| self.pulls.get_mut(p)) {
-                pull.acknowledged = true;
+                pull.acknowledge();
             }
         }
+        // Numbers of one stream come in a row: found once for all of them.
+        let mut found: Option<(u32, Option<PullKey>)> = None;
         for (ssrc, seq) in heard.nacked {
-            if let Some(pull) = self.pull_by_ssrc(key, ssrc) {
+            let pull = match found {
+                Some((last, pull)) if last == ssrc => pull,
+                _ => self.pull_by_ssrc(key, ssrc),
+            };
+            found = Some((ssrc, pull));
+            if let Some(pull) = pull {
                 self.queue_resend(pull, seq, now);
             }
         }
@@ -231,7 +240,6 @@ fn listen(plain: &[u8]) -> Heard {
             }
             Packet::Pli(pli) => heard.pictures.push(pli.media),
             Packet::Fir(fir) => heard.pictures.extend(fir.entries().map(|entry| entry.media)),
-            Packet::Bye(bye) => heard.ended.extend(bye.ssrcs()),
             Packet::Xr(xr) => {
                 heard.references.extend(xr.blocks().filter_map(|block| match block {
                     // RFC 3611 §4.5: answered at once, so without a delay to tell.
@@ -243,11 +251,24 @@ fn listen(plain: &[u8]) -> Heard {
                     XrBlock::Dlrr(_) => None,
                 }))
             }
-            // Estimation and adaptation read these.
-            Packet::Remb(_) | Packet::Twcc(_) | Packet::Sdes(_) => {}
+            // A stream that ends falls silent; estimation and adaptation read the others.
+            Packet::Bye(_) | Packet::Remb(_) | Packet::Twcc(_) | Packet::Sdes(_) => {}
         }
+        heard.bound();
     }
     heard
+}
+
+impl Heard {
+    /// Keeps of each kind what an honest compound has, and each picture asked for once.
+    fn bound(&mut self) {
+        self.pictures.sort_unstable();
+        self.pictures.dedup();
+        self.reports.truncate(HEARD_MAX);
+        self.acknowledged.truncate(HEARD_MAX);
+        self.pictures.truncate(HEARD_MAX);
+        self.references.truncate(HEARD_MAX);
+    }
 }
 
 /// NACKs and transport-wide feedback. Returns the layers that lost more than resends repair.

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use super::{Engine, SessionKey};
 use crate::ids::ShardId;
-use crate::limits::{BATCH_PACKETS, DATAGRAM_LEN};
+use crate::limits::{BATCH_PACKETS, CARRIED_LEN, DATAGRAM_LEN};
 use crate::mail::Mail;
+use crate::media::format::Extension;
 use crate::media::rtp::{Kind, RtpHeader, kind};
 use crate::session::ingress::{Fault, Received};
 use crate::session::stun::{Check, NoCheck};
@@ -25,8 +26,11 @@ impl Engine {
         bytes: &mut [u8],
         now: Instant,
     ) {
-        self.take_datagram(source, local, bytes, false, now);
-        self.resume_woken(now);
+        let culprit = |this: &Self| this.addresses.get(&source).copied();
+        self.guarded(now, culprit, |this| {
+            this.take_datagram(source, local, bytes, false, now);
+            this.resume_woken(now);
+        });
     }
 
     /// `forwarded`: another shard sent it here, so it must not travel on.
@@ -166,9 +170,13 @@ impl Engine {
         let batch = feed.open.get_or_insert_with(|| self.pool.take());
         let payload = &self.scratch[received.payload.clone()];
         let Ok(header) = RtpHeader::parse(bytes) else { return };
+        // Each once, and not more than every subscriber's header has room for.
+        let (mut seen, mut room) = ([false; Extension::COUNT], CARRIED_LEN);
         let carried = header.elements().filter_map(|(id, data)| {
-            let meaning = received.extensions.meaning(id)?;
-            meaning.is_carried().then_some((meaning, data))
+            let meaning = received.extensions.meaning(id).filter(|meaning| meaning.is_carried())?;
+            let first = !std::mem::replace(&mut seen[meaning as usize], true);
+            room = room.checked_sub(data.len()).filter(|_| first)?;
+            Some((meaning, data))
         });
         if let Some(batch) = Arc::get_mut(batch) {
             batch.push(received.head, payload, carried);

@@ -17,6 +17,7 @@ mod deadlines;
 mod execute;
 mod feedback;
 mod feeds;
+mod guard;
 mod intake;
 mod lines;
 mod mailroom;

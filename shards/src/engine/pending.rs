@@ -94,7 +94,12 @@ impl Engine {
             }
             Wait::Tracks(seeking) => match seeking.settle(&self.feeds, now) {
                 None => self.tracks_settled(waiter, now),
-                Some(deadline) => self.deadlines.push(deadline, Due::Waiter(waiter)),
+                // Queued once for each new deadline, however often it is woken.
+                Some(deadline) if deadline != pending.deadline => {
+                    pending.deadline = deadline;
+                    self.deadlines.push(deadline, Due::Waiter(waiter));
+                }
+                Some(_) => {}
             },
         }
     }

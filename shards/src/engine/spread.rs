@@ -5,16 +5,19 @@
 //! datagrams leave contiguous, so that they fold into one send. When the outbox is full the
 //! engine stops where it is and goes on after the flush.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
 use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
-use crate::media::codec::{red, vp8};
+use crate::media::codec::picture::Patch;
+use crate::media::codec::{red, vp8, vp9};
 use crate::media::format::{Codec, Extension};
-use crate::media::rtp::{FixedHeader, HeaderWriter};
-use crate::outbox::{Destination, Outbox};
+use crate::media::rtp::{FixedHeader, HeaderWriter, PerPacket};
+use crate::media::srtp::Sealer;
+use crate::outbox::{Destination, Lane, Outbox};
 use crate::session::egress::Egress;
 use crate::switch::feed::{FeedKey, Origin, PullKey, Stage};
 use crate::switch::packet::{Batch, Packet};
@@ -65,9 +68,17 @@ impl Engine {
             self.resend(resend, outbox, now);
         }
         while let Some(mut run) = self.runs.pop_front() {
-            if !self.serve(&mut run, outbox, now) {
-                self.runs.push_front(run);
-                return Progress::More;
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(&mut run, outbox, now)));
+            match served {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.runs.push_front(run);
+                    return Progress::More;
+                }
+                Err(_) => {
+                    self.subscriber_failed(&run, now);
+                    self.runs.push_front(run);
+                }
             }
         }
         Progress::Done
@@ -124,7 +135,7 @@ impl Engine {
     fn serve(&mut self, run: &mut Run, outbox: &mut Outbox, now: Instant) -> bool {
         let Some(feed) = self.feeds.get(run.feed) else { return true };
         let mut needy = None;
-        let abs_send_time = abs_send_time(self.epoch, now);
+        let moment = Moment::new(self.epoch, now);
         while let Some(&key) = feed.pulls.get(run.served) {
             if let Some(next) = feed.pulls.get(run.served + 1)
                 && let Some(pull) = self.pulls.get(*next)
@@ -145,17 +156,27 @@ impl Engine {
             if outbox.room() < run.batch.packets().len() {
                 return false;
             }
-            let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };
+            run.served += 1;
+            let Some(mut copies) = Copies::new(&mut session.egress, outbox, moment) else {
+                continue;
+            };
             self.meters.packets_out += copies.forward_all(pull, &run.batch);
-            if pull.needs_keyframe() && session.egress.open().is_some() {
+            if pull.needs_keyframe() {
                 needy = Some(pull.layer);
             }
-            run.served += 1;
         }
         if let Some(layer) = needy {
             self.want_keyframe(run.feed, layer, now);
         }
         true
+    }
+
+    /// Serving the last of a run's subscribers panicked: its session ends, nobody else's.
+    fn subscriber_failed(&mut self, run: &Run, now: Instant) {
+        let feed = self.feeds.get(run.feed);
+        let pull = feed.and_then(|feed| feed.pulls.get(run.served.checked_sub(1)?));
+        let session = pull.and_then(|pull| self.pulls.get(*pull)).map(|pull| pull.session);
+        self.session_failed(session, now);
     }
 
     /// Notes that a subscriber misses a packet.
@@ -180,27 +201,38 @@ impl Engine {
             self.meters.nacks_answered_late += 1;
             return;
         };
-        let abs_send_time = abs_send_time(self.epoch, now);
-        let mut copies = Copies { egress: &mut session.egress, outbox, abs_send_time, now };
+        let moment = Moment::new(self.epoch, now);
+        let Some(mut copies) = Copies::new(&mut session.egress, outbox, moment) else {
+            return;
+        };
         if copies.resend(pull, batch, packet, resend.index) {
             self.meters.resends += 1;
         }
     }
 }
 
-/// RTP's 6.18 fixed point seconds (abs-send-time), of any origin.
-fn abs_send_time(epoch: Instant, now: Instant) -> [u8; 3] {
-    let elapsed = now.saturating_duration_since(epoch).as_micros() as u64;
-    let [_, a, b, c] = (((elapsed << 18) / 1_000_000) as u32).to_be_bytes();
-    [a, b, c]
+/// The time of a turn, also as RTP's 6.18 fixed point seconds (abs-send-time), of any origin.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now: Instant,
+    abs_send_time: [u8; 3],
 }
 
-/// Writes copies of packets for one subscriber.
+impl Moment {
+    fn new(epoch: Instant, now: Instant) -> Self {
+        let elapsed = now.saturating_duration_since(epoch).as_micros() as u64;
+        let [_, a, b, c] = (((elapsed << 18) / 1_000_000) as u32).to_be_bytes();
+        Self { now, abs_send_time: [a, b, c] }
+    }
+}
+
+/// Writes copies of packets for one subscriber. All that is the same for each of them is
+/// looked up and compared once.
 struct Copies<'a> {
-    egress: &'a mut Egress,
-    outbox: &'a mut Outbox,
-    abs_send_time: [u8; 3],
-    now: Instant,
+    sealer: &'a Sealer,
+    transport_seq: &'a mut u16,
+    lane: Lane<'a>,
+    moment: Moment,
 }
 
 /// What one copy is made of, besides the packet.
@@ -212,16 +244,19 @@ struct Shape {
     original: Option<u16>,
 }
 
-impl Copies<'_> {
+impl<'a> Copies<'a> {
+    /// `None` while the subscriber has no key or no address.
+    fn new(egress: &'a mut Egress, outbox: &'a mut Outbox, moment: Moment) -> Option<Self> {
+        let (sealer, to, transport_seq) = egress.lend()?;
+        Some(Self { sealer, transport_seq, lane: outbox.lane(to), moment })
+    }
+
     /// Forwards what the subscriber gets of a batch; returns how many packets.
     fn forward_all(&mut self, pull: &mut Pull, batch: &Batch) -> u64 {
-        if self.egress.open().is_none() {
-            return 0;
-        }
         let mut count = 0;
         for packet in batch.packets() {
             let Some(outlet) = pull.outlet(packet).copied() else { continue };
-            let Some(stamp) = pull.stamp(packet, self.now) else { continue };
+            let Some(stamp) = pull.stamp(packet, self.moment.now) else { continue };
             let shape = Shape {
                 ssrc: pull.out.ssrc,
                 payload_type: outlet.pt,
@@ -239,9 +274,6 @@ impl Copies<'_> {
     fn resend(&mut self, pull: &mut Pull, batch: &Batch, packet: &Packet, index: u64) -> bool {
         let Some(outlet) = pull.outlet(packet).copied() else { return false };
         let (Some(ssrc), Some(pt)) = (pull.out.rtx_ssrc, outlet.rtx_pt) else { return false };
-        if self.egress.open().is_none() {
-            return false;
-        }
         let Some(stamp) = pull.stamp_again(packet, index) else { return false };
         let shape = Shape {
             ssrc,
@@ -252,6 +284,7 @@ impl Copies<'_> {
         self.copy(pull, batch, packet, &stamp, &outlet, &shape)
     }
 
+    #[inline]
     fn copy(
         &mut self,
         pull: &mut Pull,
@@ -269,11 +302,11 @@ impl Copies<'_> {
             ssrc: shape.ssrc,
             has_padding: false,
         };
-        let transport_seq = self.egress.next_transport_seq().to_be_bytes();
-        let slot = self.outbox.slot();
-        let header_len =
-            write_header(slot, &fixed, pull, batch, packet, &self.abs_send_time, &transport_seq);
-        let Some((sealer, remote, local)) = self.egress.open() else { return false };
+        let seq = *self.transport_seq;
+        let slot = self.lane.slot();
+        let own = PerPacket { transport_seq: seq, abs_send_time: self.moment.abs_send_time };
+        let header_len = write_header(slot, &fixed, pull, batch, packet, own);
+        let sealer = self.sealer;
         let payload = batch.payload(packet);
         if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {
             return false;
@@ -286,51 +319,77 @@ impl Copies<'_> {
             }
             Written::Unfit => return false,
         };
+        if pull.out.extensions.get(Extension::TransportCc).is_some() {
+            *self.transport_seq = seq.wrapping_add(1);
+        }
         // Sender reports are about the media's SSRC: a resend is not on it.
         if shape.original.is_none() {
             pull.packets = pull.packets.wrapping_add(1);
             pull.octets = pull.octets.wrapping_add(payload.len() as u32);
         }
-        self.outbox.commit(Destination { remote, local }, len);
+        self.lane.commit(len);
         true
     }
 }
 
-/// Header extension elements of one packet: MID, both times, and those carried.
-const ELEMENTS: usize = 12;
-
+/// Writes a header and returns its length.
+#[inline]
 fn write_header(
     slot: &mut [u8],
     fixed: &FixedHeader,
     pull: &Pull,
     batch: &Batch,
     packet: &Packet,
-    abs_send_time: &[u8; 3],
-    transport_seq: &[u8; 2],
+    own: PerPacket,
+) -> usize {
+    if let Some(elements) = pull.elements() {
+        let ids = &pull.out.extensions;
+        let mut header = HeaderWriter::new(slot).begin(elements, own);
+        let fits = !packet.has_extensions()
+            || batch
+                .extensions(packet)
+                .all(|(extension, data)| ids.get(extension).is_none_or(|id| header.push(id, data)));
+        if fits {
+            return header.finish(fixed);
+        }
+    }
+    write_any_header(slot, fixed, pull, batch, packet, own)
+}
+
+/// Header extension elements of one packet: MID, both times, and those carried.
+const ELEMENTS: usize = 12;
+
+/// Writes a header whose elements may need the two-byte form.
+#[cold]
+fn write_any_header(
+    slot: &mut [u8],
+    fixed: &FixedHeader,
+    pull: &Pull,
+    batch: &Batch,
+    packet: &Packet,
+    own: PerPacket,
 ) -> usize {
     let ids = &pull.out.extensions;
+    let transport_seq = own.transport_seq.to_be_bytes();
     let mut elements: [(u8, &[u8]); ELEMENTS] = [(0, &[]); ELEMENTS];
     let mut count = 0;
     let mut add = |id: Option<u8>, data| {
-        if let Some(id) = id
-            && count < ELEMENTS
-        {
+        let Some(id) = id else { return };
+        // RFC 8285 §4.1.2: both forms in one stream only where it was agreed.
+        let data: &[u8] = data;
+        let two_byte = data.len() > 16 || data.is_empty() || id > 14;
+        if count < ELEMENTS && (!two_byte || pull.out.allow_mixed) {
             elements[count] = (id, data);
             count += 1;
         }
     };
     add(ids.get(Extension::TransportCc), &transport_seq[..]);
-    add(ids.get(Extension::AbsSendTime), &abs_send_time[..]);
-    if !pull.acknowledged {
+    add(ids.get(Extension::AbsSendTime), &own.abs_send_time[..]);
+    if !pull.is_acknowledged() {
         add(ids.get(Extension::Mid), pull.out.mid.as_bytes());
     }
     for (extension, data) in batch.extensions(packet) {
-        let id = ids.get(extension);
-        // RFC 8285 §4.1.2: both forms in one stream only where it was agreed.
-        let two_byte = data.len() > 16 || data.is_empty() || id.is_some_and(|id| id > 14);
-        if !two_byte || pull.out.allow_mixed {
-            add(id, data);
-        }
+        add(ids.get(extension), data);
     }
     HeaderWriter::new(slot).write(fixed, &elements[..count])
 }
@@ -355,18 +414,9 @@ struct Plain<'a> {
 
 impl Plain<'_> {
     /// Makes the changes this subscriber needs, if any.
-    fn write(self, payload: &[u8], out: &mut [u8], original: Option<u16>) -> Written {
+    fn write(mut self, payload: &[u8], out: &mut [u8], original: Option<u16>) -> Written {
         let prefix = if original.is_some() { 2 } else { 0 };
-        let codec = self.pull.out.codecs.get(usize::from(self.packet.codec)).copied().flatten();
-        let descriptor = match codec {
-            Some(Codec::Vp8) => vp8::Descriptor::parse(payload),
-            _ => None,
-        };
-        if let Some(descriptor) = &descriptor
-            && self.stamp.switched
-        {
-            self.pull.vp8.switch(descriptor);
-        }
+        let Ok(patch) = self.renumbered(payload) else { return Written::Unfit };
         let payload = match self.outlet.red {
             RedOutlet::Unwrap => match red::primary(payload) {
                 Some((_, primary)) => primary,
@@ -374,7 +424,7 @@ impl Plain<'_> {
             },
             RedOutlet::Plain | RedOutlet::Rewrite { .. } => payload,
         };
-        let changes = prefix > 0 || descriptor.is_some() || self.outlet.red != RedOutlet::Plain;
+        let changes = prefix > 0 || patch.is_some() || self.outlet.red != RedOutlet::Plain;
         if !changes {
             return Written::AsIs;
         }
@@ -383,10 +433,8 @@ impl Plain<'_> {
         }
         let body = &mut out[prefix..prefix + payload.len()];
         body.copy_from_slice(payload);
-        if let Some(descriptor) = &descriptor
-            && !self.pull.vp8.rewrite(descriptor, body)
-        {
-            return Written::Unfit;
+        if let Some(patch) = patch {
+            patch.apply(body);
         }
         if let RedOutlet::Rewrite { to } = self.outlet.red
             && !red::rewrite_block_pts(body, |_| Some(to))
@@ -395,4 +443,34 @@ impl Plain<'_> {
         }
         Written::InPlace(prefix + payload.len())
     }
+
+    /// The picture numbers this subscriber needs, if they differ from the source's. A
+    /// subscriber that never saw another source keeps its numbers, so its packets are sealed
+    /// from where they are, like those of codecs without any.
+    fn renumbered(&mut self, payload: &[u8]) -> Result<Option<Patch>, OutOfPlace> {
+        let patch = match self.pull.codec(self.packet) {
+            Some(Codec::Vp8) => vp8::Descriptor::parse(payload).map(|descriptor| {
+                if self.stamp.switched {
+                    self.pull.vp8.switch(&descriptor);
+                }
+                self.pull.vp8.patch(&descriptor, payload)
+            }),
+            Some(Codec::Vp9) => vp9::Descriptor::parse(payload).map(|descriptor| {
+                if self.stamp.switched {
+                    self.pull.vp9.switch(&descriptor);
+                }
+                self.pull.vp9.patch(&descriptor, payload)
+            }),
+            _ => return Ok(None),
+        };
+        match patch {
+            Some(Some(patch)) => Ok(patch.changes.then_some(patch)),
+            Some(None) => Err(OutOfPlace),
+            // No descriptor to read: the decoder's to judge.
+            None => Ok(None),
+        }
+    }
 }
+
+/// A picture from before the switch to this source.
+struct OutOfPlace;

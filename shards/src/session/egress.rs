@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::sdp::Line;
 use crate::media::srtp::Sealer;
+use crate::outbox::Destination;
 use crate::switch::pull::Numbering;
 
 #[derive(Debug, Default)]
@@ -39,12 +40,12 @@ impl Egress {
         self.sealer.as_mut()
     }
 
-    /// The next transport-wide sequence number.
+    /// What a run of packets needs, looked up once: the key, the destination, and the last
+    /// transport-wide sequence number plus one.
     #[inline]
-    pub fn next_transport_seq(&mut self) -> u16 {
-        let seq = self.transport_seq;
-        self.transport_seq = seq.wrapping_add(1);
-        seq
+    pub fn lend(&mut self) -> Option<(&Sealer, Destination, &mut u16)> {
+        let (remote, local) = self.to?;
+        Some((self.sealer.as_ref()?, Destination { remote, local }, &mut self.transport_seq))
     }
 
     /// A pull on this SSRC stopped here.

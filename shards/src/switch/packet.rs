@@ -32,6 +32,13 @@ pub struct Packet {
     extensions: (u32, u32),
 }
 
+impl Packet {
+    /// Header extensions are carried through.
+    pub fn has_extensions(&self) -> bool {
+        self.extensions.0 != self.extensions.1
+    }
+}
+
 /// The fields of a packet that are known before its bytes are appended.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketHead {
@@ -114,6 +121,10 @@ impl Batch {
     }
 }
 
+/// A spare batch larger than this is given up: after a burst, histories would hold hundreds of
+/// small batches in large memory. A dozen full packets fit.
+const SPARE_BYTES: usize = 16 << 10;
+
 /// Makes batches and takes them back.
 #[derive(Debug, Default)]
 pub struct BatchPool {
@@ -142,7 +153,9 @@ impl BatchPool {
         for _ in 0..2 {
             let Some(mut batch) = self.lent.pop_front() else { return };
             match Arc::get_mut(&mut batch) {
-                Some(home) if self.spare.len() < BATCHES_SPARE => {
+                Some(home)
+                    if self.spare.len() < BATCHES_SPARE && home.bytes.capacity() <= SPARE_BYTES =>
+                {
                     home.clear();
                     self.spare.push(batch);
                 }

@@ -13,7 +13,9 @@ use super::packet::Packet;
 use super::resend::Resends;
 use crate::command::{MediaKind, Simulcast};
 use crate::media::codec::vp8::Vp8Rewriter;
-use crate::media::format::{Codec, ExtensionIds};
+use crate::media::codec::vp9::Vp9Rewriter;
+use crate::media::format::{Codec, Extension, ExtensionIds};
+use crate::media::rtp::ElementBlock;
 use crate::session::Session;
 use crate::slots::Key;
 
@@ -109,11 +111,14 @@ pub struct Pull {
     pub layer: u8,
     pub simulcast: Option<Simulcast>,
     /// The subscriber has acknowledged the SSRC, so the MID may be left out.
-    pub acknowledged: bool,
+    acknowledged: bool,
+    /// The header extension elements of every packet; `None` if they need the two-byte form.
+    elements: Option<ElementBlock>,
     pub packets: u32,
     pub octets: u32,
     pub resends: Resends,
     pub vp8: Vp8Rewriter,
+    pub vp9: Vp9Rewriter,
     current: Option<Segment>,
     /// The layer's packets come from a new source, which has not begun with a keyframe.
     starved: bool,
@@ -136,6 +141,7 @@ impl Pull {
             session,
             feed,
             kind,
+            elements: elements(&out, false),
             out,
             layer: 0,
             simulcast: None,
@@ -144,6 +150,7 @@ impl Pull {
             octets: 0,
             resends: Resends::new(numbering.rtx),
             vp8: Vp8Rewriter::default(),
+            vp9: Vp9Rewriter::default(),
             current: None,
             starved: false,
             next_out: numbering.media,
@@ -151,13 +158,31 @@ impl Pull {
         }
     }
 
+    /// The subscriber reports on the SSRC.
+    pub fn acknowledge(&mut self) {
+        self.acknowledged = true;
+        self.elements = elements(&self.out, true);
+    }
+
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged
+    }
+
+    pub fn elements(&self) -> Option<&ElementBlock> {
+        self.elements.as_ref()
+    }
+
     pub fn outlet(&self, packet: &Packet) -> Option<&Outlet> {
         self.out.outlets.get(usize::from(packet.codec)).filter(|outlet| outlet.present)
     }
 
+    /// What the track's codec of `packet` is.
+    pub fn codec(&self, packet: &Packet) -> Option<Codec> {
+        self.out.codecs.get(usize::from(packet.codec)).copied().flatten()
+    }
+
     /// Decides whether and as what `packet` is forwarded. `None`: not for this subscriber.
     pub fn stamp(&mut self, packet: &Packet, now: Instant) -> Option<Stamp> {
-        let rate = self.rate(packet)?;
         let mut switched = false;
         let segment = match self.current {
             Some(segment) if segment.source == packet.source => {
@@ -169,7 +194,7 @@ impl Pull {
             }
             _ if packet.layer == self.layer && packet.keyframe => {
                 switched = true;
-                self.switch(packet, rate, now)
+                self.switch(packet, self.rate(packet)?, now)
             }
             _ => {
                 self.starved |= packet.layer == self.layer;
@@ -247,6 +272,7 @@ impl Pull {
     /// Points the pull at another track. Numbering goes on; the next keyframe begins it.
     pub fn repoint(&mut self, feed: FeedKey, out: Outgoing) {
         self.feed = feed;
+        self.elements = elements(&out, self.acknowledged);
         self.out = out;
         self.layer = 0;
         self.current = None;
@@ -278,7 +304,16 @@ impl Pull {
     }
 
     fn rate(&self, packet: &Packet) -> Option<u32> {
-        let codec = self.out.codecs.get(usize::from(packet.codec))?;
-        codec.map(Codec::clock_rate)
+        self.codec(packet).map(Codec::clock_rate)
     }
+}
+
+/// What the header of every packet carries, if the one-byte form can hold it.
+fn elements(out: &Outgoing, acknowledged: bool) -> Option<ElementBlock> {
+    let id = |extension| out.extensions.get(extension);
+    let mut all = ElementBlock::default();
+    let fits = id(Extension::TransportCc).is_none_or(|id| all.push_transport_seq(id))
+        && id(Extension::AbsSendTime).is_none_or(|id| all.push_abs_send_time(id))
+        && (acknowledged || id(Extension::Mid).is_none_or(|id| all.push(id, out.mid.as_bytes())));
+    fits.then_some(all)
 }

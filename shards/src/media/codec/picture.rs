@@ -180,7 +180,8 @@ impl PictureMap {
             return Place::Jumped;
         }
         let modulus = id.modulus();
-        let behind = u32::from(source.newest.value.wrapping_sub(id.value)) % modulus;
+        // A mask, because the compiler divides otherwise.
+        let behind = u32::from(source.newest.value.wrapping_sub(id.value)) & (modulus - 1);
         if behind <= id.late_max() {
             return Place::At(source.extended - behind);
         }
@@ -250,6 +251,44 @@ impl CounterMap {
             self.newest_out = Some(out);
         }
         out
+    }
+}
+
+/// A descriptor's first bytes as one subscriber gets them.
+#[derive(Debug, Clone, Copy)]
+pub struct Patch {
+    bytes: [u8; PATCH_LEN_MAX],
+    len: u8,
+    /// They differ from the source's.
+    pub changes: bool,
+}
+
+/// The numbers stand in the first six bytes of a VP8 descriptor, the first five of a VP9 one.
+const PATCH_LEN_MAX: usize = 6;
+
+impl Patch {
+    /// What `rewrite` makes of the first `len` bytes of `payload`; `None` if it refuses.
+    #[inline]
+    pub(super) fn new(
+        payload: &[u8],
+        len: usize,
+        rewrite: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<Self> {
+        let mut bytes = [0; PATCH_LEN_MAX];
+        for (to, from) in bytes.iter_mut().zip(payload) {
+            *to = *from;
+        }
+        let len = len.min(PATCH_LEN_MAX);
+        let fits = rewrite(&mut bytes);
+        let changes = bytes.iter().zip(payload).any(|(to, from)| to != from);
+        fits.then_some(Self { bytes, len: len as u8, changes })
+    }
+
+    /// Writes them over the source's, at the start of `out`.
+    pub fn apply(&self, out: &mut [u8]) {
+        for (to, from) in out.iter_mut().zip(&self.bytes[..usize::from(self.len)]) {
+            *to = *from;
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! Not here: which temporal layers go out.
 
-use super::picture::{CounterMap, PictureId, PictureMap};
+use super::picture::{CounterMap, Patch, PictureId, PictureMap};
 
 /// A parsed payload descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub struct Descriptor {
 }
 
 const KEY_INDEX_MASK: u8 = 0x1f;
+
+/// The longest descriptor: everything there is, with a wide id.
+pub const DESCRIPTOR_LEN_MAX: usize = 6;
 
 /// Where the optional fields begin: behind the first byte and the extension bits.
 const FIELDS_AT: usize = 2;
@@ -126,6 +129,13 @@ impl Vp8Rewriter {
         }
         self.tl0.switch();
         self.key.switch();
+    }
+
+    /// What the first bytes of `payload` become, which starts with the source's descriptor.
+    /// `None` for a packet from before the switch: it must not be forwarded.
+    #[inline]
+    pub fn patch(&mut self, source: &Descriptor, payload: &[u8]) -> Option<Patch> {
+        Patch::new(payload, source.len(), |bytes| self.rewrite(source, bytes))
     }
 
     /// Patches `out`, which starts with a copy of the source's descriptor. False, with `out`
@@ -235,6 +245,8 @@ mod tests {
             if let Some(descriptor) = Descriptor::parse(&bytes) {
                 prop_assert!(descriptor.len() <= 6 && descriptor.len() <= bytes.len());
                 let before = bytes.clone();
+                let patch = Vp8Rewriter::default().patch(&descriptor, &bytes);
+                prop_assert!(!patch.expect("of this source").changes);
                 prop_assert!(Vp8Rewriter::default().rewrite(&descriptor, &mut bytes));
                 prop_assert_eq!(bytes, before, "the first source keeps its numbers");
             }
@@ -278,7 +290,9 @@ mod tests {
                         continue;
                     };
                     let mut out = bytes;
-                    prop_assert!(rewriter.rewrite(&descriptor, &mut out));
+                    let patch = rewriter.patch(&descriptor, &bytes).expect("of this source");
+                    patch.apply(&mut out);
+                    prop_assert_eq!(patch.changes, out != bytes);
                     let out = Descriptor::parse(&out).unwrap();
                     prop_assert_eq!(out.picture_id.map(|id| id.value), Some(id));
                     prop_assert_eq!(out.tl0_picture_index, Some(tl0));

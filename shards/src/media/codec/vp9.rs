@@ -12,7 +12,7 @@
 //!
 //! Not here: which layers go out.
 
-use super::picture::{CounterMap, PictureId, PictureMap};
+use super::picture::{CounterMap, Patch, PictureId, PictureMap};
 
 /// A parsed payload descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +172,12 @@ impl Vp9Rewriter {
             self.pictures.switch(id);
         }
         self.tl0.switch();
+    }
+
+    /// What the first bytes of `payload` become, which starts with the source's descriptor.
+    /// `None` for a packet from before the switch: it must not be forwarded.
+    pub fn patch(&mut self, source: &Descriptor, payload: &[u8]) -> Option<Patch> {
+        Patch::new(payload, source.patched_len(), |bytes| self.rewrite(source, bytes))
     }
 
     /// Patches `out`, which starts with a copy of the source's first
