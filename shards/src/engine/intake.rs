@@ -9,7 +9,7 @@ use super::{Engine, SessionKey};
 use crate::ids::ShardId;
 use crate::limits::{BATCH_PACKETS, CARRIED_LEN, DATAGRAM_LEN};
 use crate::mail::Mail;
-use crate::media::format::Extension;
+use crate::media::format::{Extension, ExtensionIds};
 use crate::media::rtp::{Kind, RtpHeader, kind};
 use crate::session::ingress::{Fault, Received};
 use crate::session::stun::{Check, NoCheck};
@@ -170,16 +170,8 @@ impl Engine {
         let batch = feed.open.get_or_insert_with(|| self.pool.take());
         let payload = &self.scratch[received.payload.clone()];
         let Ok(header) = RtpHeader::parse(bytes) else { return };
-        // Each once, and not more than every subscriber's header has room for.
-        let (mut seen, mut room) = ([false; Extension::COUNT], CARRIED_LEN);
-        let carried = header.elements().filter_map(|(id, data)| {
-            let meaning = received.extensions.meaning(id).filter(|meaning| meaning.is_carried())?;
-            let first = !std::mem::replace(&mut seen[meaning as usize], true);
-            room = room.checked_sub(data.len()).filter(|_| first)?;
-            Some((meaning, data))
-        });
         if let Some(batch) = Arc::get_mut(batch) {
-            batch.push(received.head, payload, carried);
+            batch.push(received.head, payload, carried(&header, received.extensions));
         }
         if feed.stage == Stage::Known {
             feed.stage = Stage::Flowing;
@@ -203,5 +195,55 @@ impl Engine {
         let session = self.sessions.get(key)?;
         let transport = session.transport.as_ref().and_then(Transport::timeout);
         [self.next_report(session), transport].into_iter().flatten().min()
+    }
+}
+
+/// The header extensions that copies of a packet carry: each once, and together not more than
+/// every subscriber's header has room for.
+fn carried<'a>(
+    header: &RtpHeader<'a>,
+    ids: ExtensionIds,
+) -> impl Iterator<Item = (Extension, &'a [u8])> {
+    let (mut seen, mut room) = ([false; Extension::COUNT], CARRIED_LEN);
+    header.elements().filter_map(move |(id, data)| {
+        let meaning = ids.meaning(id).filter(|meaning| meaning.is_carried())?;
+        if std::mem::replace(&mut seen[meaning as usize], true) {
+            return None;
+        }
+        room = room.checked_sub(data.len())?;
+        Some((meaning, data))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::rtp::{FixedHeader, HeaderWriter};
+
+    #[test]
+    fn a_header_full_of_extensions_is_not_carried_on() {
+        let mut ids = ExtensionIds::default();
+        let mut elements: Vec<(u8, &[u8])> = Vec::new();
+        let long = [7; 200];
+        for (at, extension) in Extension::ALL.into_iter().enumerate() {
+            let id = at as u8 + 1;
+            ids.set(extension, id);
+            if extension.is_carried() {
+                elements.extend([(id, &long[..]), (id, &long[..])]);
+            }
+        }
+        let fixed = FixedHeader {
+            marker: false,
+            payload_type: 96,
+            seq: 1,
+            timestamp: 1,
+            ssrc: 1,
+            has_padding: false,
+        };
+        let mut packet = vec![0; 4096];
+        let len = HeaderWriter::new(&mut packet).write(&fixed, &elements);
+        let header = RtpHeader::parse(&packet[..len]).unwrap();
+        let kept: Vec<_> = carried(&header, ids).collect();
+        assert_eq!(kept, [(Extension::AudioLevel, &long[..])], "one of each, while there is room");
     }
 }
