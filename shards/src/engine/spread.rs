@@ -14,8 +14,9 @@ use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
 use crate::media::codec::picture::Patch;
 use crate::media::codec::{red, vp8, vp9};
+use crate::media::elements::PerPacket;
 use crate::media::format::{Codec, Extension};
-use crate::media::rtp::{FixedHeader, HeaderWriter, PerPacket};
+use crate::media::rtp::{FixedHeader, HeaderWriter};
 use crate::media::srtp::Sealer;
 use crate::outbox::{Destination, Lane, Outbox};
 use crate::session::egress::Egress;
@@ -344,7 +345,7 @@ fn write_header(
 ) -> usize {
     if let Some(elements) = pull.elements() {
         let ids = &pull.out.extensions;
-        let mut header = HeaderWriter::new(slot).begin(elements, own);
+        let mut header = elements.begin(slot, own);
         let fits = !packet.has_extensions()
             || batch
                 .extensions(packet)

@@ -4,6 +4,7 @@
 //! Not here: who gets which packet (`switch`), sessions, sockets, clocks.
 
 pub mod codec;
+pub mod elements;
 pub mod format;
 pub mod receive;
 pub mod replay;

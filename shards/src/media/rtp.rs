@@ -190,7 +190,7 @@ pub struct FixedHeader {
 impl FixedHeader {
     /// Version, padding, extension; marker, payload type.
     #[inline]
-    fn first_bytes(&self, has_elements: bool) -> u16 {
+    pub(super) fn first_bytes(&self, has_elements: bool) -> u16 {
         let first = 0x80 | u8::from(self.has_padding) << 5 | u8::from(has_elements) << 4;
         u16::from_be_bytes([first, u8::from(self.marker) << 7 | (self.payload_type & 0x7F)])
     }
@@ -205,29 +205,6 @@ pub struct HeaderWriter<'a> {
 impl<'a> HeaderWriter<'a> {
     pub fn new(out: &'a mut [u8]) -> Self {
         Self { out }
-    }
-
-    /// Begins a header with these elements.
-    ///
-    /// # Panics
-    /// If the buffer is shorter than [`BLOCK_HEADER_LEN`], all of which is overwritten.
-    #[inline]
-    pub fn begin(self, block: &ElementBlock, own: PerPacket) -> BegunHeader<'a> {
-        let (fixed, rest) =
-            self.out.split_first_chunk_mut().expect("the caller's buffer holds a header");
-        let elements: &mut [u8; BLOCK_LEN] =
-            rest.first_chunk_mut().expect("the caller's buffer holds a header");
-        // All of it: a copy of fixed length is a few moves.
-        *elements = block.bytes;
-        let at = usize::from(block.transport_seq_at);
-        if at != 0 && at <= BLOCK_LEN - 2 {
-            elements[at..at + 2].copy_from_slice(&own.transport_seq.to_be_bytes());
-        }
-        let at = usize::from(block.abs_send_time_at);
-        if at != 0 && at <= BLOCK_LEN - 3 {
-            elements[at..at + 3].copy_from_slice(&own.abs_send_time);
-        }
-        BegunHeader { fixed, elements, len: usize::from(block.len) }
     }
 
     /// Writes a header with these extension elements, given as (id, data), and returns its
@@ -277,121 +254,15 @@ impl<'a> HeaderWriter<'a> {
     }
 }
 
-/// Header extension elements in the one-byte form, encoded once for many headers that differ
-/// in the numbers of [`PerPacket`] only.
-///
-/// Invariants: what follows the elements is zero, so that a copy of the whole is padded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ElementBlock {
-    bytes: [u8; BLOCK_LEN],
-    len: u8,
-    /// Where these go; 0 for nowhere.
-    transport_seq_at: u8,
-    abs_send_time_at: u8,
-}
-
-/// What every packet has of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PerPacket {
-    pub transport_seq: u16,
-    pub abs_send_time: [u8; 3],
-}
-
-impl Default for ElementBlock {
-    fn default() -> Self {
-        Self { bytes: [0; BLOCK_LEN], len: 0, transport_seq_at: 0, abs_send_time_at: 0 }
-    }
-}
-
-impl ElementBlock {
-    /// Appends an element. False if it needs the two-byte form, or there is no room.
-    #[must_use]
-    pub fn push(&mut self, id: u8, data: &[u8]) -> bool {
-        match put_one_byte(&mut self.bytes, usize::from(self.len), id, data) {
-            Some(end) => {
-                self.len = end as u8;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Appends the element of [`PerPacket::transport_seq`].
-    #[must_use]
-    pub fn push_transport_seq(&mut self, id: u8) -> bool {
-        self.transport_seq_at = self.len + 1;
-        self.push(id, &[0; 2])
-    }
-
-    /// Appends the element of [`PerPacket::abs_send_time`].
-    #[must_use]
-    pub fn push_abs_send_time(&mut self, id: u8) -> bool {
-        self.abs_send_time_at = self.len + 1;
-        self.push(id, &[0; 3])
-    }
-}
-
-/// A header begun with an [`ElementBlock`], to which elements may be added.
-#[derive(Debug)]
-pub struct BegunHeader<'a> {
-    fixed: &'a mut [u8; ELEMENTS_AT],
-    elements: &'a mut [u8; BLOCK_LEN],
-    len: usize,
-}
-
-impl BegunHeader<'_> {
-    /// Appends an element. False if it needs the two-byte form, or there is no room.
-    #[inline]
-    #[must_use]
-    pub fn push(&mut self, id: u8, data: &[u8]) -> bool {
-        match put_one_byte(self.elements, self.len, id, data) {
-            Some(end) => {
-                self.len = end;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Writes the rest and returns the header's length.
-    #[inline]
-    pub fn finish(self, fixed: &FixedHeader) -> usize {
-        let words = self.len.div_ceil(4);
-        let len = if words == 0 { FIXED_LEN } else { ELEMENTS_AT + 4 * words };
-        // As one number, because many small stores to where the cipher then loads 16 bytes at
-        // once make it wait.
-        let start = u128::from(fixed.first_bytes(words > 0)) << 112
-            | u128::from(fixed.seq) << 96
-            | u128::from(fixed.timestamp) << 64
-            | u128::from(fixed.ssrc) << 32
-            | u128::from(ONE_BYTE_PROFILE) << 16
-            | words as u128;
-        *self.fixed = start.to_be_bytes();
-        len
-    }
-}
-
 /// An upper bound on the length of a header with these elements.
 pub fn header_len_max(elements: &[(u8, &[u8])]) -> usize {
     ELEMENTS_AT + elements.iter().map(|(_, data)| 2 + data.len()).sum::<usize>() + 3
 }
 
-/// Encodes one element at `at` and returns where it ends, if it fits the one-byte form
-/// (RFC 8285 §4.2: ids 1 to 14, 1 to 16 bytes) and the room.
-#[inline]
-fn put_one_byte(out: &mut [u8; BLOCK_LEN], at: usize, id: u8, data: &[u8]) -> Option<usize> {
-    let fits = (1..=14).contains(&id) && (1..=16).contains(&data.len());
-    if !fits || at + 1 + data.len() > BLOCK_LEN {
-        return None;
-    }
-    out[at] = id << 4 | (data.len() - 1) as u8;
-    Some(put(out, at + 1, data))
-}
-
 /// Copies `data` and returns where it ends. Nearly all elements are 1 to 4 bytes, for which a
 /// call of `memcpy` costs more than the copy.
 #[inline]
-fn put(out: &mut [u8], at: usize, data: &[u8]) -> usize {
+pub(super) fn put(out: &mut [u8], at: usize, data: &[u8]) -> usize {
     let end = at + data.len();
     let out = &mut out[at..end];
     match *data {
@@ -411,14 +282,10 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-const FIXED_LEN: usize = 12;
+pub(super) const FIXED_LEN: usize = 12;
 /// Behind the fixed header and the extension's profile and length; we send no CSRCs.
-const ELEMENTS_AT: usize = 16;
-/// Room in an [`ElementBlock`]: both times, a MID, and what browsers let through besides.
-const BLOCK_LEN: usize = 48;
-/// What [`HeaderWriter::begin`] may touch.
-pub const BLOCK_HEADER_LEN: usize = ELEMENTS_AT + BLOCK_LEN;
-const ONE_BYTE_PROFILE: u16 = 0xBEDE;
+pub(super) const ELEMENTS_AT: usize = 16;
+pub(super) const ONE_BYTE_PROFILE: u16 = 0xBEDE;
 const TWO_BYTE_PROFILE: u16 = 0x1000;
 
 #[cfg(test)]
@@ -533,28 +400,6 @@ mod tests {
         }
         assert_eq!(HeaderWriter::new(&mut out).write(&FIXED, &[]), 12);
         assert_eq!(out[0], 0x80);
-    }
-
-    #[test]
-    fn a_block_is_written_as_its_elements_would_be() {
-        let own = PerPacket { transport_seq: 0x1234, abs_send_time: [7, 8, 9] };
-        let mut block = ElementBlock::default();
-        assert!(block.push_transport_seq(3) && block.push_abs_send_time(1));
-        assert!(!block.push(15, &[1]) && !block.push(0, &[1]));
-        assert!(!block.push(2, &[]) && !block.push(2, &[1; 17]));
-        let (mut begun, mut elements) = ([0xEE; BLOCK_HEADER_LEN], [0xEE; 64]);
-        let mut header = HeaderWriter::new(&mut begun).begin(&block, own);
-        assert!(header.push(5, &[0x80]) && !header.push(6, &[0; 17]));
-        let len = header.finish(&FIXED);
-        let list: [(u8, &[u8]); 3] = [(3, &[0x12, 0x34]), (1, &[7, 8, 9]), (5, &[0x80])];
-        assert_eq!(HeaderWriter::new(&mut elements).write(&FIXED, &list), len);
-        assert_eq!(begun[..len], elements[..len]);
-        while block.push(4, &[1; 16]) {}
-        let len = HeaderWriter::new(&mut begun).begin(&block, own).finish(&FIXED);
-        assert_eq!(RtpHeader::parse(&begun).unwrap().elements().count(), 4);
-        assert!(len <= BLOCK_HEADER_LEN);
-        let none = HeaderWriter::new(&mut begun).begin(&ElementBlock::default(), own);
-        assert_eq!((none.finish(&FIXED), begun[0]), (12, 0x80));
     }
 
     proptest! {

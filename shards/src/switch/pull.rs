@@ -14,8 +14,8 @@ use super::resend::Resends;
 use crate::command::{MediaKind, Simulcast};
 use crate::media::codec::vp8::Vp8Rewriter;
 use crate::media::codec::vp9::Vp9Rewriter;
+use crate::media::elements::ElementBlock;
 use crate::media::format::{Codec, Extension, ExtensionIds};
-use crate::media::rtp::ElementBlock;
 use crate::session::Session;
 use crate::slots::Key;
 
