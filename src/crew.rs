@@ -150,7 +150,7 @@ fn open_port(
                 return Err(BadRights::NoRingPort { cause: error.to_string() }.into());
             }
             Err((error, sockets)) => {
-                tracing::info!("packets go by recvmmsg/sendmmsg: {error}");
+                tracing::warn!("packets go by recvmmsg/sendmmsg: {error}");
                 sockets
             }
         },

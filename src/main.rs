@@ -27,7 +27,7 @@ fn start() -> Result<ExitCode, StartError> {
     let machine = Machine::read()?;
     let mut plan = resolve::plan(&settings, &machine)?;
     log::start(plan.log);
-    check::limits()?;
+    check::limits(plan.pins.len())?;
     check::rings()?;
     check::ports(&mut plan)?;
     boot::run(plan)

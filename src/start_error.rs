@@ -77,7 +77,7 @@ pub enum BadRights {
     /// Some fact or facility of the machine is kept from us.
     Machine { what: &'static str, cause: String },
     /// The limit of locked memory is below what glommio demands.
-    MemlockTooLow { bytes: u64 },
+    MemlockTooLow { bytes: u64, need: u64, shards: usize },
     /// io_uring cannot be used.
     NoRings(NoRings),
     /// `--packet-io ring` cannot be had.
@@ -224,13 +224,15 @@ impl fmt::Display for BadRights {
                 "the kernel does not let this process {what} ({cause}): look for a sandbox or a \
                  limit around it"
             ),
-            Self::MemlockTooLow { bytes } => write!(
-                f,
-                "at most {} KiB of memory may be locked and io_uring executors need 512: \
-                 raise it with `ulimit -l 8192`, systemd's `LimitMEMLOCK=8M`, or \
-                 `docker run --ulimit memlock=8388608`",
-                bytes / 1024
-            ),
+            Self::MemlockTooLow { bytes, need, shards } => {
+                let (allowed, need) = (bytes / 1024, need.div_ceil(1024));
+                write!(
+                    f,
+                    "{shards} shards lock {need} KiB of memory for io_uring and {allowed} are \
+                     allowed: raise it with `ulimit -l`, systemd's `LimitMEMLOCK=`, or \
+                     `docker run --ulimit memlock=`, or start fewer with --shards"
+                )
+            }
             Self::NoRingPort { cause } => {
                 write!(f, "--packet-io ring cannot be had ({cause}): use --packet-io auto or mmsg")
             }

@@ -55,7 +55,7 @@ impl Api {
             Route::Preflight => Step::Respond(Response::preflight()),
             Route::Health => Step::Respond(health(&node())),
             Route::Demo(file) => Step::Respond(demo::file(file)),
-            Route::DemoConfig => Step::Respond(demo::config(&self.apps)),
+            Route::DemoConfig => Step::Respond(demo::config(&self.apps, request.host.as_deref())),
             Route::Api { app, endpoint } => match self.command(app, endpoint, request, now) {
                 Ok(command) => Step::Ask(command),
                 Err(problem) => Step::Respond(problem.response()),

@@ -5,6 +5,8 @@
 //!
 //! Not here: the page's content.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::auth::Apps;
@@ -22,16 +24,34 @@ pub(crate) fn file(name: &str) -> Response {
 }
 
 /// What the page must know: which application to use, and its secret if that is no secret.
-pub(crate) fn config(apps: &Apps) -> Response {
+///
+/// Only a page that was asked of this machine gets a secret: a name that somebody else's DNS
+/// points here would make his page one of the same origin.
+pub(crate) fn config(apps: &Apps, host: Option<&str>) -> Response {
     let app = apps.first();
+    let here = host.is_some_and(is_loopback);
     let config = Config {
         app_id: app.map(|app| app.id()),
-        secret: app.and_then(|app| app.open_secret()),
+        secret: app.filter(|_| here).and_then(|app| app.open_secret()),
         api_base: "/v1",
         development: app.is_some_and(|app| app.is_development()),
     };
     let body = serde_json::to_vec(&config).expect("our own types have string keys only");
     guarded(Response::plain(200, "application/json", body))
+}
+
+/// Whether a `Host` header names this machine and nothing else can.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    match address {
+        Ok(address) => address.is_loopback(),
+        // RFC 6761, 6.3: browsers resolve these to loopback without asking anybody.
+        Err(_) => name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost"),
+    }
 }
 
 fn guarded(response: Response) -> Response {
@@ -71,7 +91,7 @@ mod tests {
     #[test]
     fn a_configured_secret_is_never_served() {
         let tell = |app| {
-            let response = config(&Apps::new(vec![app]));
+            let response = config(&Apps::new(vec![app]), Some("localhost:8080"));
             assert!(response.headers.iter().all(|(name, _)| !name.starts_with("access-control")));
             serde_json::from_slice::<serde_json::Value>(&response.body).unwrap()
         };
@@ -81,6 +101,20 @@ mod tests {
         let expected = serde_json::json!(
             {"appId": "a", "secret": "open", "apiBase": "/v1", "development": true});
         assert_eq!(tell(App::development("a", "open")), expected);
+    }
+
+    #[test]
+    fn a_development_secret_is_told_only_to_a_page_of_this_machine() {
+        let apps = Apps::new(vec![App::development("a", "open")]);
+        let told = |host| String::from_utf8_lossy(&config(&apps, host).body).contains("open");
+        for host in ["127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "localhost", "a.localhost:80"] {
+            assert!(told(Some(host)), "{host}");
+        }
+        for host in
+            [Some("evil.example"), Some("localhost.evil.example:8080"), Some("10.0.0.1"), None]
+        {
+            assert!(!told(host), "{host:?}");
+        }
     }
 
     #[test]

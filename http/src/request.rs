@@ -39,6 +39,8 @@ pub struct Request {
     pub target: String,
     /// The `Authorization` header, when there is exactly one.
     pub authorization: Option<String>,
+    /// The `Host` header, when there is exactly one.
+    pub host: Option<String>,
     pub body: Vec<u8>,
 }
 

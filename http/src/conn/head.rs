@@ -15,6 +15,7 @@ pub(super) struct Head {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) authorization: Option<String>,
+    pub(super) host: Option<String>,
     pub(super) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
@@ -57,6 +58,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Problem> {
         method: Method::from_token(parsed.method.unwrap_or_default()),
         target: parsed.path.unwrap_or_default().to_owned(),
         authorization: if said.authorizations == 1 { said.authorization } else { None },
+        host: if said.hosts == 1 { said.host } else { None },
         framing,
         expects: said.expects && !http10,
         keep_alive: if http10 { said.keep_alive && !said.close } else { !said.close },
@@ -77,6 +79,7 @@ struct Said {
     keep_alive: bool,
     authorization: Option<String>,
     authorizations: usize,
+    host: Option<String>,
 }
 
 impl Said {
@@ -91,6 +94,7 @@ impl Said {
             self.chunked = true;
         } else if is("host") {
             self.hosts += 1;
+            self.host = std::str::from_utf8(value).ok().map(str::to_owned);
         } else if is("expect") {
             let known = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             self.expects |= known;

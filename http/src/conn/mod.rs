@@ -305,6 +305,7 @@ impl Conn {
             method: head.method,
             target: head.target,
             authorization: head.authorization,
+            host: head.host,
             body: body.into_bytes(),
         };
         self.phase = Phase::Ready(request, manner);

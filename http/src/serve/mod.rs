@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use futures_lite::{AsyncWriteExt, FutureExt, future};
 use glommio::net::{TcpListener, TcpStream};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::alarms::{Alarm, Alarms};
 use crate::api::Api;
@@ -110,7 +110,7 @@ impl<D: Desk> Server<D> {
             server.alarms.tick(now);
             match give_up_at {
                 None if server.drain.has_begun() => {
-                    info!(connections = server.open.get(), "HTTP drains");
+                    debug!(connections = server.open.get(), "HTTP drains");
                     give_up_at = Some(now + server.timing.drain);
                     server.alarms.leave();
                 }
