@@ -57,13 +57,12 @@ impl Egress {
         self.numbering.iter().find(|(other, _)| *other == ssrc).map(|(_, numbering)| *numbering)
     }
 
-    /// Forgets the SSRCs that no m-line sends on any more, and so none will again: new ones
-    /// are drawn for new m-lines.
+    /// Forgets the SSRCs that no m-line owns any more, and so none will send with again: new
+    /// ones are drawn for new m-lines. An m-line that does not send now keeps its SSRC for when
+    /// it does, under the same key.
     pub fn keep_numbering_of(&mut self, lines: &[Line]) {
-        let sends = |ssrc: u32| {
-            lines.iter().any(|line| line.sending.as_ref().is_some_and(|s| s.ssrc == ssrc))
-        };
-        self.numbering.retain(|(ssrc, _)| sends(*ssrc));
+        let owned = |ssrc: u32| lines.iter().any(|line| line.reserved_ssrc() == Some(ssrc));
+        self.numbering.retain(|(ssrc, _)| owned(*ssrc));
     }
 
     /// Asks for the key to be in the cache soon.
