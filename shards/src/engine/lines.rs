@@ -196,7 +196,9 @@ impl Engine {
 
     /// What an m-line is made of that may send any track later.
     pub(super) fn reserved_spec(&mut self, key: SessionKey) -> SendSpec {
-        let (ssrc, rtx_ssrc) = (self.random_ssrc(), self.random_ssrc());
+        let random = &mut self.random;
+        let ssrcs = self.sessions.get_mut(key).map(|s| (s.draw_ssrc(random), s.draw_ssrc(random)));
+        let (ssrc, rtx_ssrc) = ssrcs.unwrap_or_default();
         let session = self.sessions.get(key);
         SendSpec {
             ssrc,
