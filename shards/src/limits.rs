@@ -23,6 +23,10 @@ pub const TRACKS_PER_SESSION: usize = 256;
 /// layers and their RTX each are 192.
 pub const STREAMS_PER_SESSION: usize = 256;
 
+/// Simulcast layers one track may have had in its life, renegotiated ones included. Browsers
+/// send three; layer indexes have 8 bits.
+pub const LAYERS_PER_TRACK: usize = 16;
+
 /// Tracks of a session that were asked for before they exist. Bounds what strangers' pulls
 /// can make grow on a publisher.
 pub const SOUGHT_PER_SESSION: usize = 256;

@@ -31,6 +31,8 @@ pub enum Mail {
     Found { mirror: FeedKey, feed: FeedKey },
     /// The track is published; once packets of it have come, with the codec they are in.
     Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: Option<u8> },
+    /// The track goes on with more codecs or layers; those it had keep their indexes.
+    Changed { mirror: FeedKey, meta: Arc<TrackMeta> },
     /// The track ended; with `gone`, its session too.
     Ended { mirror: FeedKey, gone: bool },
     /// Packets of the track.

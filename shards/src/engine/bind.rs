@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::lines::media_kind;
-use super::outlets::{can_carry, mismatch, outgoing};
+use super::outlets::{can_carry, mismatch, outgoing, outgoing_anyhow};
 use super::pull::Item;
 use super::{Engine, SessionKey};
 use crate::command::{
@@ -193,13 +193,15 @@ impl Engine {
         self.pulls.insert_with(|_| pull).ok_or(ItemError::Limit("pulls on this core"))
     }
 
-    /// The m-line of a live pull was negotiated again, perhaps with other numbers.
+    /// The m-line of a live pull, or of its track, was negotiated again, perhaps with other
+    /// numbers.
     pub(super) fn renegotiated(&mut self, key: PullKey) {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let Some(session) = self.sessions.get(pull.session) else { return };
         let Some(feed) = self.feeds.get(pull.feed) else { return };
         let meta = feed.meta.as_ref();
-        let out = meta.and_then(|meta| outgoing(session, &pull.out.mid, meta, feed.codec));
+        // What the client lacks now it may get once the publisher changes its codec.
+        let out = meta.and_then(|meta| outgoing_anyhow(session, &pull.out.mid, meta));
         // A live line keeps its SSRC: new ones are drawn only for lines that did not send.
         if let Some(out) = out.filter(|out| out.ssrc == pull.out.ssrc) {
             pull.out = out;
@@ -301,7 +303,7 @@ fn choose_line(
 }
 
 /// What GET tells of a pull that did not come about.
-fn why(error: &ItemError) -> String {
+pub(super) fn why(error: &ItemError) -> String {
     match error {
         ItemError::CodecMismatch(codec) => {
             format!("the client accepted no codec that the track is sent in ({codec})")

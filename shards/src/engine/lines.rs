@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Engine, SessionKey};
 use crate::command::{Description, MediaKind, Refusal, SdpKind};
 use crate::media::format::Codec;
-use crate::session::ingress::Inlet;
+use crate::session::inlet::Inlet;
 use crate::session::sdp::{
     LineKind, LocalTransport, RejectedBecause, RemoteOffer, RemoteTransport, Role, SdpError,
     SendSpec, Signaling, Want,
@@ -130,9 +130,13 @@ impl Engine {
     fn apply_lines(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut silent: Vec<FeedKey> = Vec::new();
+        let mut received = Vec::new();
         for line in session.negotiator.lines() {
             match &line.receiving {
-                Some(receiving) => session.ingress.set_inlet(Inlet::new(&line.mid, receiving)),
+                Some(receiving) => {
+                    let goes_on = session.ingress.set_inlet(Inlet::new(&line.mid, receiving));
+                    received.push((line.mid.clone(), goes_on));
+                }
                 None => {
                     session.ingress.remove_inlet(&line.mid);
                     let on_line = |p: &&crate::session::Published| p.mid == line.mid;
@@ -161,6 +165,9 @@ impl Engine {
         session.published.retain(|p| p.is_active() || negotiator.line(&p.mid).is_some());
         for feed in silent {
             self.unpublish(key, feed);
+        }
+        for (mid, goes_on) in received {
+            self.republish(key, &mid, goes_on, now);
         }
         for pull in stopped {
             self.remove_pull(pull);

@@ -27,6 +27,7 @@ impl Engine {
                     self.stage_changed(mirror);
                 }
             }
+            Mail::Changed { mirror, meta } => self.change_feed(mirror, meta, now),
             Mail::Ended { mirror, gone } => self.end_feed(mirror, gone),
             Mail::Media { mirror, batch } => self.batch_arrived(mirror, batch, now),
             Mail::Clock { mirror, layer, source, clock } => {

@@ -7,6 +7,7 @@ mod association;
 pub mod egress;
 mod hello;
 pub mod ingress;
+pub mod inlet;
 pub mod keys;
 pub mod paths;
 pub mod sdp;

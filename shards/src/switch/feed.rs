@@ -148,6 +148,12 @@ impl Feed {
         self.stage = Stage::Known;
     }
 
+    /// The track goes on, on other terms: indexes mean what they meant, and there may be more.
+    pub fn change(&mut self, meta: Arc<TrackMeta>) {
+        self.layers.resize_with(meta.rids.len(), Layer::default);
+        self.meta = Some(meta);
+    }
+
     /// Since when no packet came.
     pub fn silent_from(&self) -> Instant {
         let last = self.layers.iter().filter_map(|layer| layer.seen_at).max();
