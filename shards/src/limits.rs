@@ -83,6 +83,11 @@ pub const PACKET_WAIT: Duration = Duration::from_secs(8);
 /// A session that never connects is forgotten after this time without any request.
 pub const UNCONNECTED_LIFETIME: Duration = Duration::from_secs(60);
 
+/// An offer of ours that is not answered is abandoned after this time: until then it keeps its
+/// session from negotiating anything else, and the tracks it was made for alive. Browsers answer
+/// within a second; applications may be slow to ask them.
+pub const OFFER_LIFETIME: Duration = Duration::from_secs(30);
+
 /// No authenticated datagram for this long: the session counts as disconnected. Browsers check
 /// the path every 2.5 s; four checks in a row do not vanish by chance.
 pub const SILENCE: Duration = Duration::from_secs(10);

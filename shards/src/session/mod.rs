@@ -88,6 +88,8 @@ pub struct Session {
     pub pulled: Vec<Pulled>,
     /// Tracks our open offer asks the client to send.
     pub offered: Vec<TrackObject>,
+    /// When our open offer was made.
+    pub offered_at: Option<Instant>,
     /// RTCP canonical name and media stream id of all this session publishes (lip sync).
     pub cname: String,
     pub stream_id: String,
@@ -119,6 +121,7 @@ impl Session {
             published: Vec::new(),
             pulled: Vec::new(),
             offered: Vec::new(),
+            offered_at: None,
             cname: format!("{:016x}", random()),
             stream_id: format!("{:016x}{:016x}", random(), random()),
             asked_at: now,

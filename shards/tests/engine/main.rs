@@ -10,6 +10,7 @@ mod codecs;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod offers;
 mod red;
 mod shards;
 mod simulcast;
