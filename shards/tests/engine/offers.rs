@@ -1,9 +1,10 @@
 //! Offers of ours that are never answered, or cannot be made.
 
 use shards::command::{Ask, CloseRequest, Description, Refusal, SdpKind};
+use str0m::media::{Direction, MediaKind};
 
 use crate::media::BOTH;
-use crate::world::{World, pulling, remote, secs};
+use crate::world::{World, pulling, remote, remote_on, secs};
 
 fn late_answer(
     world: &mut World,
@@ -53,4 +54,36 @@ fn an_offer_whose_tracks_were_all_closed_is_given_up() {
     world.pull(client, session, &[(publisher, "cam")]);
     world.run(secs(1));
     assert!(world.clients[client].numbers(2).len() > 40);
+}
+
+#[test]
+fn a_pull_whose_offer_cannot_be_made_moves_no_other_track() {
+    let mut world = World::new(1);
+    let (_, publisher, _) = world.publisher(0, &BOTH);
+    let (_, other, _) = world.publisher(0, &[("voice", MediaKind::Audio)]);
+    let (client, session) = (world.add_client(), world.create(0));
+    let (sdp, mids) = world.clients[client].offer(&[MediaKind::Audio], Direction::RecvOnly);
+    // The client uses every payload type for something of its own: none is left for video.
+    let formats: Vec<String> = (35..=127)
+        .filter(|pt| !(64..=95).contains(pt) && !sdp.contains(&format!("a=rtpmap:{pt} ")))
+        .map(|pt| pt.to_string())
+        .collect();
+    let mut crowded = String::new();
+    for line in sdp.lines() {
+        crowded.push_str(line);
+        if line.starts_with("m=audio") {
+            crowded.extend([" ", &formats.join(" ")]);
+        }
+        crowded.push_str("\r\n");
+    }
+    crowded.extend(formats.iter().map(|pt| format!("a=rtpmap:{pt} own{pt}/90000\r\n")));
+    let tracks = vec![remote_on(&mids[0], publisher, "mic")];
+    world.push_offered(client, session, crowded, tracks);
+    world.connect(client);
+    let both = vec![remote_on(&mids[0], other, "voice"), remote(publisher, "cam")];
+    let refused = world.new_tracks(session, pulling(both));
+    assert!(matches!(refused, Err(Refusal::InvalidDescription(_))), "{refused:?}");
+    let tracks = world.describe(session).tracks;
+    assert_eq!(tracks.len(), 1);
+    assert_eq!((tracks[0].track_name.as_str(), tracks[0].active), ("mic", true));
 }
