@@ -23,6 +23,10 @@ pub const TRACKS_PER_SESSION: usize = 256;
 /// layers and their RTX each are 192.
 pub const STREAMS_PER_SESSION: usize = 256;
 
+/// Simulcast layers one track may have had in its life, renegotiated ones included. Browsers
+/// send three; layer indexes have 8 bits.
+pub const LAYERS_PER_TRACK: usize = 16;
+
 /// Tracks of a session that were asked for before they exist. Bounds what strangers' pulls
 /// can make grow on a publisher.
 pub const SOUGHT_PER_SESSION: usize = 256;
@@ -83,6 +87,11 @@ pub const PACKET_WAIT: Duration = Duration::from_secs(8);
 
 /// A session that never connects is forgotten after this time without any request.
 pub const UNCONNECTED_LIFETIME: Duration = Duration::from_secs(60);
+
+/// An offer of ours that is not answered is abandoned after this time: until then it keeps its
+/// session from negotiating anything else, and the tracks it was made for alive. Browsers answer
+/// within a second; applications may be slow to ask them.
+pub const OFFER_LIFETIME: Duration = Duration::from_secs(30);
 
 /// No authenticated datagram for this long: the session counts as disconnected. Browsers check
 /// the path every 2.5 s; four checks in a row do not vanish by chance.

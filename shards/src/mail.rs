@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::command::{Answer, Command};
+use crate::command::{Answer, Command, ItemError};
 use crate::ids::ShardId;
 use crate::media::receive::clock::SenderClock;
 use crate::switch::feed::{FeedKey, TrackKey, TrackMeta};
@@ -31,6 +31,10 @@ pub enum Mail {
     Found { mirror: FeedKey, feed: FeedKey },
     /// The track is published; once packets of it have come, with the codec they are in.
     Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: Option<u8> },
+    /// The track goes on with more codecs or layers; those it had keep their indexes.
+    Changed { mirror: FeedKey, meta: Arc<TrackMeta> },
+    /// The wanted track cannot be had, for this reason.
+    Refused { mirror: FeedKey, error: ItemError },
     /// The track ended; with `gone`, its session too.
     Ended { mirror: FeedKey, gone: bool },
     /// Packets of the track.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::lines::media_kind;
-use super::outlets::{can_carry, mismatch, outgoing};
+use super::outlets::{can_carry, mismatch, outgoing, outgoing_anyhow};
 use super::pull::Item;
 use super::{Engine, SessionKey};
 use crate::command::{
@@ -68,34 +68,32 @@ impl Engine {
         now: Instant,
     ) -> Result<TracksReply, Refusal> {
         let mut results: Vec<TrackResult> = items.iter().map(Item::result).collect();
-        let mut wants = Vec::new();
-        let mut offered = Vec::new();
-        for (at, item) in items.iter().enumerate() {
+        let (mut wants, mut offered) = (Vec::new(), Vec::new());
+        for (at, item) in items.iter().enumerate().filter(|(_, item)| item.object.mid.is_none()) {
             let Some((spec, meta, _)) = self.spec_of(key, item) else { continue };
-            match &item.object.mid {
-                Some(mid) => match self.pull_into_transceiver(key, item, mid, now) {
-                    Ok(mid) => results[at].mid = mid,
-                    Err(error) => results[at].error = Some(error),
-                },
-                None => {
-                    wants.push(Want::Send { spec, kind: meta.kind });
-                    offered.push(at);
-                }
+            wants.push(Want::Send { spec, kind: meta.kind });
+            offered.push(at);
+        }
+        // First, for it may fail: then nothing of the request is done.
+        let mut description = None;
+        if !wants.is_empty() {
+            let (offer, mids) = self.make_offer(key, &wants, now)?;
+            description = Some(offer);
+            for (at, mid) in offered.into_iter().zip(mids) {
+                results[at].mid.clone_from(&mid);
+                self.add_pulled(key, &items[at], mid);
             }
         }
-        if wants.is_empty() {
-            return Ok(TracksReply { tracks: results, ..TracksReply::default() });
+        for (item, result) in items.iter().zip(&mut results).filter(|(item, _)| item.target.is_ok())
+        {
+            let Some(mid) = &item.object.mid else { continue };
+            match self.pull_into_transceiver(key, item, mid, now) {
+                Ok(mid) => result.mid = mid,
+                Err(error) => result.error = Some(error),
+            }
         }
-        let (description, mids) = self.make_offer(key, &wants, now)?;
-        for (at, mid) in offered.into_iter().zip(mids) {
-            results[at].mid.clone_from(&mid);
-            self.add_pulled(key, &items[at], mid);
-        }
-        Ok(TracksReply {
-            requires_immediate_renegotiation: true,
-            description: Some(description),
-            tracks: results,
-        })
+        let requires_immediate_renegotiation = description.is_some();
+        Ok(TracksReply { requires_immediate_renegotiation, description, tracks: results })
     }
 
     /// Case F: a transceiver that sends already gets this track, instead of what it had.
@@ -193,13 +191,15 @@ impl Engine {
         self.pulls.insert_with(|_| pull).ok_or(ItemError::Limit("pulls on this core"))
     }
 
-    /// The m-line of a live pull was negotiated again, perhaps with other numbers.
+    /// The m-line of a live pull, or of its track, was negotiated again, perhaps with other
+    /// numbers.
     pub(super) fn renegotiated(&mut self, key: PullKey) {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let Some(session) = self.sessions.get(pull.session) else { return };
         let Some(feed) = self.feeds.get(pull.feed) else { return };
         let meta = feed.meta.as_ref();
-        let out = meta.and_then(|meta| outgoing(session, &pull.out.mid, meta, feed.codec));
+        // What the client lacks now it may get once the publisher changes its codec.
+        let out = meta.and_then(|meta| outgoing_anyhow(session, &pull.out.mid, meta));
         // A live line keeps its SSRC: new ones are drawn only for lines that did not send.
         if let Some(out) = out.filter(|out| out.ssrc == pull.out.ssrc) {
             pull.out = out;
@@ -301,7 +301,7 @@ fn choose_line(
 }
 
 /// What GET tells of a pull that did not come about.
-fn why(error: &ItemError) -> String {
+pub(super) fn why(error: &ItemError) -> String {
     match error {
         ItemError::CodecMismatch(codec) => {
             format!("the client accepted no codec that the track is sent in ({codec})")

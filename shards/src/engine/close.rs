@@ -40,8 +40,13 @@ impl Engine {
                 return Err(Refusal::InvalidParams(text.into()));
             }
         };
+        let was_offering = self.offers_something(key);
         for mid in &request.mids {
             self.close_mid(key, mid);
+        }
+        if was_offering && !self.offers_something(key) {
+            // Nothing is left that an answer could bring about.
+            self.abandon_offer(key);
         }
         let tracks = request.mids.iter().zip(open).map(|(mid, open)| TrackResult {
             mid: mid.clone(),
@@ -50,6 +55,14 @@ impl Engine {
         });
         let tracks = tracks.collect();
         Ok(TracksReply { requires_immediate_renegotiation: false, description, tracks })
+    }
+
+    /// Our open offer is for tracks that nobody has closed.
+    fn offers_something(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let pulls = session.pulled.iter().any(|p| p.state == PulledState::Offered);
+            pulls || !session.offered.is_empty()
+        })
     }
 
     /// Ends what goes over one transceiver, in both directions.

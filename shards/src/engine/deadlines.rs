@@ -80,6 +80,7 @@ impl Engine {
         if self.expire(key, now) {
             return;
         }
+        self.abandon_late_offer(key, now);
         self.drive_transport(key, now);
         self.report(key, now);
         if let Some(at) = self.next_deadline(key) {

@@ -2,17 +2,20 @@
 
 use std::time::Instant;
 
+use super::bind::why;
+use super::outlets::{carries, mismatch};
 use super::pending::{Pending, Wait};
 use super::{Engine, SessionKey};
 use crate::command::{
-    Ask, Command, Description, Location, Refusal, Reply, SdpKind, SessionInfo, TrackInfo,
-    TracksRequest,
+    Ask, Command, Description, ItemError, Location, Refusal, Reply, SdpKind, SessionInfo,
+    TrackInfo, TracksRequest,
 };
 use crate::ids::{AppId, SessionId};
 use crate::limits::{TRACKS_PER_CALL, TRANSPORT_WAIT};
 use crate::mail::Ticket;
 use crate::session::sdp::Signaling;
-use crate::session::{PulledState, Session};
+use crate::session::{Pulled, PulledState, Session};
+use crate::switch::feed::Feed;
 
 impl Engine {
     /// Takes a command of this shard's API, or one that came by mail.
@@ -175,13 +178,24 @@ impl Engine {
         }
     }
 
+    /// What keeps a live pull from getting its track as it is sent now.
+    fn lacking(&self, pulled: &Pulled, feed: &Feed) -> Option<ItemError> {
+        let pull = self.pulls.get(pulled.pull()?)?;
+        let gets_through = carries(&pull.out.outlets, feed.codec);
+        feed.meta.as_ref().filter(|_| !gets_through).map(|meta| mismatch(meta, feed.codec))
+    }
+
     fn pulled_info<'a>(&'a self, session: &'a Session) -> impl Iterator<Item = TrackInfo> + 'a {
         session.pulled.iter().map(|pulled| {
-            let alive = self.feeds.get(pulled.feed).is_some_and(|feed| feed.stage.is_alive());
+            let feed = self.feeds.get(pulled.feed).filter(|feed| feed.stage.is_alive());
+            let alive = feed.is_some();
+            let lacking = feed.and_then(|feed| self.lacking(pulled, feed));
+            let carried = lacking.is_none();
             let reason = match &pulled.state {
                 PulledState::Refused(reason) => Some(reason.clone()),
                 PulledState::Active(_) if !alive => Some("the publisher ended the track".into()),
-                PulledState::Active(_) | PulledState::Offered | PulledState::Closed => None,
+                PulledState::Active(_) => lacking.as_ref().map(why),
+                PulledState::Offered | PulledState::Closed => None,
             };
             TrackInfo {
                 location: Location::Remote,
@@ -189,7 +203,7 @@ impl Engine {
                 session_id: Some(pulled.key.session.to_string()),
                 track_name: pulled.key.name.to_string(),
                 kind: pulled.kind,
-                active: alive && pulled.pull().is_some(),
+                active: alive && carried && pulled.pull().is_some(),
                 reason,
             }
         })

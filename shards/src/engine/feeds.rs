@@ -93,6 +93,22 @@ impl Engine {
         Some(feed_key)
     }
 
+    /// A live track may be sent in other codecs or layers from now on; those it had keep their
+    /// indexes.
+    pub(super) fn change_feed(&mut self, key: FeedKey, meta: Arc<TrackMeta>, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        feed.change(meta.clone());
+        let (pulls, watchers) = (feed.pulls.clone(), feed.watchers.clone());
+        for Watcher { shard, mirror } in watchers {
+            self.post(shard, Mail::Changed { mirror, meta: meta.clone() });
+        }
+        for pull in pulls {
+            self.renegotiated(pull);
+            self.choose_layer(pull, now);
+        }
+        self.schedule_review(key, now);
+    }
+
     /// The track of a feed ended; with `gone`, its session too.
     pub(super) fn end_feed(&mut self, key: FeedKey, gone: bool) {
         let Some(feed) = self.feeds.get_mut(key) else { return };

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::{Engine, SessionKey};
 use crate::command::{Description, MediaKind, Refusal, SdpKind};
+use crate::limits::OFFER_LIFETIME;
 use crate::media::format::Codec;
-use crate::session::ingress::Inlet;
+use crate::session::inlet::Inlet;
 use crate::session::sdp::{
     LineKind, LocalTransport, RejectedBecause, RemoteOffer, RemoteTransport, Role, SdpError,
     SendSpec, Signaling, Want,
@@ -66,6 +67,10 @@ impl Engine {
         let credentials = transport.credentials().clone();
         let local = local_transport(&credentials, &fingerprint, &candidates);
         let (sdp, mids) = session.negotiator.offer(wants, &local).map_err(refusal)?;
+        // What these m-lines were in an abandoned offer is history.
+        session.pulled.retain(|p| p.pull().is_some() || !mids.contains(&p.mid));
+        session.offered_at = Some(now);
+        self.schedule(key, now + OFFER_LIFETIME);
         Ok((Description { kind: SdpKind::Offer, sdp }, mids))
     }
 
@@ -91,6 +96,7 @@ impl Engine {
             }
         }
         let offered = std::mem::take(&mut session.offered);
+        session.offered_at = None;
         self.apply_remote(key, &remote, None, now);
         self.apply_lines(key, now);
         for feed in broken {
@@ -101,6 +107,30 @@ impl Engine {
             let _ = self.publish(key, 0, track, now);
         }
         Ok(())
+    }
+
+    /// Gives our open offer up if it was not answered in time: something else can be negotiated
+    /// then, and an answer to it is refused.
+    pub(super) fn abandon_late_offer(&mut self, key: SessionKey, now: Instant) {
+        let offered_at = self.sessions.get(key).and_then(|session| session.offered_at);
+        if offered_at.is_some_and(|at| now.saturating_duration_since(at) >= OFFER_LIFETIME) {
+            self.abandon_offer(key);
+        }
+    }
+
+    pub(super) fn abandon_offer(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.negotiator.abandon_offer();
+        session.offered_at = None;
+        session.offered.clear();
+        let mut broken = Vec::new();
+        for pulled in session.pulled.iter_mut().filter(|p| p.state == PulledState::Offered) {
+            pulled.state = PulledState::Refused("the client did not answer the offer".into());
+            broken.push(pulled.feed);
+        }
+        for feed in broken {
+            self.break_promise(feed);
+        }
     }
 
     fn apply_remote(
@@ -130,9 +160,13 @@ impl Engine {
     fn apply_lines(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut silent: Vec<FeedKey> = Vec::new();
+        let mut received = Vec::new();
         for line in session.negotiator.lines() {
             match &line.receiving {
-                Some(receiving) => session.ingress.set_inlet(Inlet::new(&line.mid, receiving)),
+                Some(receiving) => {
+                    let goes_on = session.ingress.set_inlet(Inlet::new(&line.mid, receiving));
+                    received.push((line.mid.clone(), goes_on));
+                }
                 None => {
                     session.ingress.remove_inlet(&line.mid);
                     let on_line = |p: &&crate::session::Published| p.mid == line.mid;
@@ -161,6 +195,9 @@ impl Engine {
         session.published.retain(|p| p.is_active() || negotiator.line(&p.mid).is_some());
         for feed in silent {
             self.unpublish(key, feed);
+        }
+        for (mid, goes_on) in received {
+            self.republish(key, &mid, goes_on, now);
         }
         for pull in stopped {
             self.remove_pull(pull);
@@ -196,7 +233,9 @@ impl Engine {
 
     /// What an m-line is made of that may send any track later.
     pub(super) fn reserved_spec(&mut self, key: SessionKey) -> SendSpec {
-        let (ssrc, rtx_ssrc) = (self.random_ssrc(), self.random_ssrc());
+        let random = &mut self.random;
+        let ssrcs = self.sessions.get_mut(key).map(|s| (s.draw_ssrc(random), s.draw_ssrc(random)));
+        let (ssrc, rtx_ssrc) = ssrcs.unwrap_or_default();
         let session = self.sessions.get(key);
         SendSpec {
             ssrc,

@@ -27,6 +27,13 @@ impl Engine {
                     self.stage_changed(mirror);
                 }
             }
+            Mail::Changed { mirror, meta } => self.change_feed(mirror, meta, now),
+            Mail::Refused { mirror, error } => {
+                if let Some(feed) = self.feeds.get_mut(mirror) {
+                    feed.refused = Some(error);
+                }
+                self.end_feed(mirror, true);
+            }
             Mail::Ended { mirror, gone } => self.end_feed(mirror, gone),
             Mail::Media { mirror, batch } => self.batch_arrived(mirror, batch, now),
             Mail::Clock { mirror, layer, source, clock } => {
@@ -53,7 +60,7 @@ impl Engine {
     fn wanted(&mut self, from: ShardId, key: &TrackKey, mirror: FeedKey, now: Instant) {
         match self.seek(key, now) {
             Ok(feed) => self.watch(feed, Watcher { shard: from, mirror }),
-            Err(_) => self.post(from, Mail::Ended { mirror, gone: true }),
+            Err(error) => self.post(from, Mail::Refused { mirror, error }),
         }
     }
 

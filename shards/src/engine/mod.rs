@@ -205,14 +205,4 @@ impl Engine {
             self.post(ticket.shard, Mail::Answer { ticket, answer: Box::new(answer) });
         }
     }
-
-    fn random_ssrc(&mut self) -> u32 {
-        loop {
-            // 0 is what libwebrtc's probes use; our own are never that.
-            let ssrc = (self.random)() as u32;
-            if ssrc != 0 {
-                return ssrc;
-            }
-        }
-    }
 }

@@ -15,19 +15,23 @@ pub(super) fn outgoing(
     meta: &TrackMeta,
     in_use: Option<u8>,
 ) -> Option<Outgoing> {
+    outgoing_anyhow(session, mid, meta).filter(|out| carries(&out.outlets, in_use))
+}
+
+/// How a track leaves by an m-line, even if nothing of it gets through now.
+pub(super) fn outgoing_anyhow(session: &Session, mid: &str, meta: &TrackMeta) -> Option<Outgoing> {
     let sending = session.negotiator.line(mid)?.sending.as_ref()?;
-    let outlets = outlets(&sending.codecs, meta);
     let mut codecs = [None; CODECS_PER_TRACK];
     for (codec, spec) in codecs.iter_mut().zip(&meta.codecs) {
         *codec = Some(spec.codec);
     }
-    carries(&outlets, in_use).then(|| Outgoing {
+    Some(Outgoing {
         ssrc: sending.ssrc,
         rtx_ssrc: sending.rtx_ssrc,
         mid: mid.to_owned(),
         extensions: sending.extensions,
         allow_mixed: sending.allow_mixed,
-        outlets,
+        outlets: outlets(&sending.codecs, meta),
         codecs,
     })
 }
@@ -49,7 +53,7 @@ pub(super) fn mismatch(meta: &TrackMeta, in_use: Option<u8>) -> ItemError {
 
 /// The codec in use must get through. Before the first packet, any will do: the publisher
 /// has not chosen.
-fn carries(outlets: &[Outlet; CODECS_PER_TRACK], in_use: Option<u8>) -> bool {
+pub(super) fn carries(outlets: &[Outlet; CODECS_PER_TRACK], in_use: Option<u8>) -> bool {
     match in_use {
         Some(codec) => outlets.get(usize::from(codec)).is_some_and(|outlet| outlet.present),
         None => outlets.iter().any(|outlet| outlet.present),

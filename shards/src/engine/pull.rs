@@ -80,13 +80,14 @@ impl Seeking {
                 item.settled = true;
                 continue;
             };
-            let stage = feeds.get(*feed).map_or(Stage::Gone, |feed| feed.stage);
+            let feed = feeds.get(*feed);
+            let stage = feed.map_or(Stage::Gone, |feed| feed.stage);
             let (deadline, verdict) = match stage {
                 Stage::Flowing => {
                     item.settled = true;
                     continue;
                 }
-                Stage::Gone => (now, ItemError::PublisherGone(key.session.to_string())),
+                Stage::Gone => (now, gone(feed, key)),
                 Stage::Ended => (now, ItemError::NotFoundTrack),
                 Stage::Sought => (self.started + TRACK_WAIT, ItemError::NotFoundTrack),
                 Stage::Known => (self.started + PACKET_WAIT, ItemError::EmptyTrack),
@@ -108,12 +109,11 @@ impl Seeking {
     fn look_once_more(&mut self, feeds: &Slots<Feed>) {
         for item in &mut self.items {
             let Ok((key, feed)) = &item.target else { continue };
-            match feeds.get(*feed).map_or(Stage::Gone, |feed| feed.stage) {
+            let feed = feeds.get(*feed);
+            match feed.map_or(Stage::Gone, |feed| feed.stage) {
                 Stage::Known | Stage::Flowing => {}
                 Stage::Sought | Stage::Ended => item.target = Err(ItemError::NotFoundTrack),
-                Stage::Gone => {
-                    item.target = Err(ItemError::PublisherGone(key.session.to_string()));
-                }
+                Stage::Gone => item.target = Err(gone(feed, key)),
             }
         }
     }
@@ -198,6 +198,11 @@ impl Engine {
             None => self.pull_by_offering(key, &seeking.items, now),
         }
     }
+}
+
+/// What became of a track that is no more.
+fn gone(feed: Option<&Feed>, key: &TrackKey) -> ItemError {
+    feed.map_or_else(|| ItemError::PublisherGone(key.session.to_string()), Feed::gone)
 }
 
 /// No track of a request could be had. The publishers' sessions being gone is a refusal of

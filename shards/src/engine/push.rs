@@ -10,7 +10,6 @@ use crate::command::{
     TracksRequest,
 };
 use crate::limits::{TRACK_NAME_LEN, TRACKS_PER_SESSION};
-use crate::media::format::CodecSpec;
 use crate::session::sdp::{RemoteOffer, Role, SendSpec, Want};
 use crate::session::{Published, Session};
 use crate::switch::feed::{TrackKey, TrackMeta};
@@ -200,6 +199,27 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The m-line of a live track was negotiated again, perhaps with other codecs or layers.
+    /// `goes_on`: indexes still mean what they meant.
+    pub(super) fn republish(&mut self, key: SessionKey, mid: &str, goes_on: bool, now: Instant) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let live = session.published.iter().find(|p| p.mid == mid && p.is_active());
+        let Some((published, feed)) = live.and_then(|p| Some((p, p.feed?))) else { return };
+        let name = Arc::clone(&published.name);
+        if !goes_on {
+            // Pulls of it see it end; the name goes on.
+            self.unpublish(key, feed);
+            let _ = self.try_publish(key, mid, &name, now);
+            return;
+        }
+        let meta = track_meta(session, mid, published.kind);
+        if self.feeds.get(feed).is_some_and(|feed| feed.meta.as_deref() != Some(&meta)) {
+            self.change_feed(feed, Arc::new(meta), now);
+        }
+    }
+}
+
 impl Session {
     /// The kind of media a transceiver may receive, now or once our offer is answered.
     fn receiving_kind(&self, mid: &str) -> Option<MediaKind> {
@@ -209,17 +229,13 @@ impl Session {
     }
 }
 
+/// What subscribers must know of the track on an m-line; indexes are the inlet's.
 fn track_meta(session: &Session, mid: &str, kind: MediaKind) -> TrackMeta {
-    let receiving = session.negotiator.line(mid).and_then(|line| line.receiving.as_ref());
-    let codecs = receiving.map_or(&[][..], |receiving| &receiving.codecs);
-    let mut rids = receiving.map(|receiving| receiving.rids.clone()).unwrap_or_default();
-    if rids.is_empty() {
-        rids.push(String::new());
-    }
+    let inlet = session.ingress.inlet(mid);
     TrackMeta {
         kind,
-        codecs: codecs.iter().map(|c| CodecSpec { codec: c.codec, fmtp: c.fmtp.clone() }).collect(),
-        rids,
+        codecs: inlet.map(|inlet| inlet.codecs.clone()).unwrap_or_default(),
+        rids: inlet.map_or_else(|| vec![String::new()], |inlet| inlet.rids.clone()),
         cname: session.cname.clone(),
         stream_id: session.stream_id.clone(),
     }

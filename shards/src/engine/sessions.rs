@@ -7,8 +7,8 @@ use super::{Engine, SessionKey};
 use crate::command::Refusal;
 use crate::ids::{AppId, SessionId, ShardId};
 use crate::limits::{
-    CONTROL_QUEUED, DISCONNECTED_LIFETIME, ROUTES_PER_SHARD, SILENCE, TRACK_LIFETIME,
-    UNCONNECTED_LIFETIME,
+    CONTROL_QUEUED, DISCONNECTED_LIFETIME, OFFER_LIFETIME, ROUTES_PER_SHARD, SILENCE,
+    TRACK_LIFETIME, UNCONNECTED_LIFETIME,
 };
 use crate::mail::Mail;
 use crate::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
@@ -127,7 +127,8 @@ impl Engine {
         let tracks = tracks.map(|feed| feed.silent_from() + TRACK_LIFETIME).min();
         let transport = session.transport.as_ref().and_then(Transport::timeout);
         let reports = self.next_report(session);
-        [Some(lifetime), tracks, transport, reports].into_iter().flatten().min()
+        let offer = session.offered_at.map(|at| at + OFFER_LIFETIME);
+        [Some(lifetime), tracks, transport, reports, offer].into_iter().flatten().min()
     }
 
     /// Makes the transport if there is none yet.

@@ -3,9 +3,11 @@
 //! Invariants: an SSRC's indexes go on where they stopped, as long as its m-line could send
 //! again: a (key, SSRC, index) is sealed once, ever.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::sdp::Line;
+use crate::limits::TRACKS_PER_CALL;
 use crate::media::srtp::Sealer;
 use crate::outbox::Destination;
 use crate::switch::pull::Numbering;
@@ -18,7 +20,12 @@ pub struct Egress {
     transport_seq: u16,
     /// Where former pulls stopped, by SSRC.
     numbering: Vec<(u32, Numbering)>,
+    /// SSRCs drawn lately: those of one call are on no m-line yet.
+    drawn: VecDeque<u32>,
 }
+
+/// An SSRC for media and one for repairs, for each track of a call.
+const DRAWN: usize = 2 * TRACKS_PER_CALL;
 
 impl Egress {
     /// Takes the key of a handshake. Under a new key, rollover counters begin at 0.
@@ -58,13 +65,34 @@ impl Egress {
         self.numbering.iter().find(|(other, _)| *other == ssrc).map(|(_, numbering)| *numbering)
     }
 
-    /// Forgets the SSRCs that no m-line sends on any more, and so none will again: new ones
-    /// are drawn for new m-lines.
+    /// Forgets the SSRCs that no m-line owns any more, and so none will send with again: new
+    /// ones are drawn for new m-lines. An m-line that does not send now keeps its SSRC for when
+    /// it does, under the same key.
     pub fn keep_numbering_of(&mut self, lines: &[Line]) {
-        let sends = |ssrc: u32| {
-            lines.iter().any(|line| line.sending.as_ref().is_some_and(|s| s.ssrc == ssrc))
+        let owned = |ssrc: u32| lines.iter().any(|line| line.reserved_ssrc() == Some(ssrc));
+        self.numbering.retain(|(ssrc, _)| owned(*ssrc));
+    }
+
+    /// Draws an SSRC that nothing here has, or had lately, and that is not `taken` elsewhere:
+    /// two streams with one SSRC would share indexes under one key.
+    pub fn draw_ssrc(
+        &mut self,
+        random: &mut dyn FnMut() -> u64,
+        taken: impl Fn(u32) -> bool,
+    ) -> u32 {
+        let ssrc = loop {
+            let ssrc = random() as u32;
+            let ours = self.numbering(ssrc).is_some() || self.drawn.contains(&ssrc);
+            // 0 is what libwebrtc's probes use; our own are never that.
+            if ssrc != 0 && !ours && !taken(ssrc) {
+                break ssrc;
+            }
         };
-        self.numbering.retain(|(ssrc, _)| sends(*ssrc));
+        if self.drawn.len() == DRAWN {
+            self.drawn.pop_front();
+        }
+        self.drawn.push_back(ssrc);
+        ssrc
     }
 
     /// Asks for the key to be in the cache soon.

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::sdp::Receiving;
+use super::inlet::Inlet;
 use crate::limits::STREAMS_PER_SESSION;
 use crate::media::codec::keyframe::starts_keyframe;
-use crate::media::format::{Codec, Extension, ExtensionIds};
+use crate::media::format::{Extension, ExtensionIds};
 use crate::media::receive::clock::SenderClock;
 use crate::media::receive::nack::NackGenerator;
 use crate::media::receive::report::ReceptionStats;
@@ -19,58 +19,6 @@ use crate::media::rtp::{RtpHeader, sdes_text, transport_seq, unpad};
 use crate::media::srtp::{Opener, RtcpFault};
 use crate::switch::feed::FeedKey;
 use crate::switch::packet::PacketHead;
-
-/// An m-line that receives.
-#[derive(Debug)]
-pub struct Inlet {
-    pub mid: String,
-    /// The track its packets belong to; none before it is named, or after it was closed.
-    pub feed: Option<FeedKey>,
-    codecs: Vec<Codec>,
-    /// (payload type, index of its codec, whether it repairs that codec).
-    payload_types: Vec<(u8, u8, bool)>,
-    extensions: ExtensionIds,
-    rids: Vec<String>,
-    ssrcs: Vec<(u32, Option<u32>)>,
-    wants_nack: bool,
-    pub wants_pli: bool,
-}
-
-impl Inlet {
-    pub fn new(mid: &str, receiving: &Receiving) -> Self {
-        let mut payload_types = Vec::new();
-        for (index, codec) in receiving.codecs.iter().enumerate() {
-            payload_types.push((codec.pt, index as u8, false));
-            payload_types.extend(codec.rtx_pt.map(|pt| (pt, index as u8, true)));
-        }
-        Self {
-            mid: mid.to_owned(),
-            feed: None,
-            codecs: receiving.codecs.iter().map(|codec| codec.codec).collect(),
-            payload_types,
-            extensions: receiving.extensions,
-            rids: receiving.rids.clone(),
-            ssrcs: receiving.ssrcs.clone(),
-            wants_nack: receiving.codecs.iter().any(|codec| codec.feedback.nack),
-            wants_pli: receiving.codecs.iter().any(|codec| codec.feedback.pli),
-        }
-    }
-
-    fn payload_type(&self, pt: u8) -> Option<(u8, bool)> {
-        let found = self.payload_types.iter().find(|(other, _, _)| *other == pt);
-        found.map(|&(_, codec, repairs)| (codec, repairs))
-    }
-
-    /// The data of a header extension, by its meaning on this line.
-    fn element<'a>(&self, header: &RtpHeader<'a>, extension: Extension) -> Option<&'a [u8]> {
-        let id = self.extensions.get(extension)?;
-        header.elements().find(|(other, _)| *other == id).map(|(_, data)| data)
-    }
-
-    fn layer(&self, rid: &str) -> Option<u8> {
-        self.rids.iter().position(|other| other == rid).map(|layer| layer as u8)
-    }
-}
 
 /// One received SSRC.
 #[derive(Debug)]
@@ -160,15 +108,21 @@ impl Ingress {
         self.opener.is_some()
     }
 
-    /// An m-line receives on these terms now.
-    pub fn set_inlet(&mut self, mut inlet: Inlet) {
-        match self.inlets.iter_mut().find(|other| other.mid == inlet.mid) {
-            Some(old) => {
-                inlet.feed = old.feed;
-                *old = inlet;
-            }
-            None => self.inlets.push(inlet),
+    /// An m-line receives on these terms now. False if it begins anew: what its packets meant
+    /// before must be forgotten.
+    pub fn set_inlet(&mut self, mut inlet: Inlet) -> bool {
+        let Some(at) = self.inlets.iter().position(|other| other.mid == inlet.mid) else {
+            self.inlets.push(inlet);
+            return true;
+        };
+        let goes_on = inlet.go_on_from(&self.inlets[at]);
+        if !goes_on {
+            self.remove_inlet(&inlet.mid.clone());
+            self.inlets.push(inlet);
+        } else {
+            self.inlets[at] = inlet;
         }
+        goes_on
     }
 
     pub fn remove_inlet(&mut self, mid: &str) {
@@ -197,6 +151,10 @@ impl Ingress {
     /// The track of an m-line.
     pub fn feed_of(&self, mid: &str) -> Option<FeedKey> {
         self.inlets.iter().find(|inlet| inlet.mid == mid)?.feed
+    }
+
+    pub fn inlet(&self, mid: &str) -> Option<&Inlet> {
+        self.inlets.iter().find(|inlet| inlet.mid == mid)
     }
 
     pub fn inlet_of(&self, feed: FeedKey) -> Option<&Inlet> {
@@ -275,8 +233,9 @@ impl Ingress {
         now: Instant,
     ) -> Result<Option<Received>, Fault> {
         let stream = &mut self.streams[at];
-        let inlet = self.inlets.iter().find(|inlet| inlet.mid == stream.mid);
+        let inlet = self.inlets.iter_mut().find(|inlet| inlet.mid == stream.mid);
         let inlet = inlet.ok_or(Fault::Unwanted)?;
+        inlet.used = true;
         if let Some(seq) = inlet.element(header, Extension::TransportCc).and_then(transport_seq) {
             self.twcc.get_or_insert_with(|| TwccRecorder::new(now)).on_packet(seq, now);
         }
@@ -293,7 +252,7 @@ impl Ingress {
             (false, false) => (at, index, 0..payload.len()),
         };
         let stream = &mut self.streams[at];
-        let kind = inlet.codecs.get(usize::from(codec)).copied().ok_or(Fault::Unwanted)?;
+        let kind = inlet.codec(codec).ok_or(Fault::Unwanted)?;
         let keyframe = starts_keyframe(kind, &payload[range.clone()]);
         if let Some(nack) = &mut stream.nack {
             nack.on_packet(seq, now);
@@ -346,13 +305,13 @@ impl Ingress {
         let told = inlet.ssrcs.iter().position(|&(ssrc, _)| ssrc == header.ssrc);
         let told_rtx = inlet.ssrcs.iter().position(|&(_, rtx)| rtx == Some(header.ssrc));
         let layer = match (rid.or(repaired_rid), told.or(told_rtx)) {
-            _ if inlet.rids.is_empty() => 0,
-            (Some(rid), _) => inlet.layer(rid).ok_or(Fault::Unwanted)?,
-            (None, Some(at)) if at < inlet.rids.len() => at as u8,
-            (None, _) => return Err(Fault::Unwanted),
+            (Some(rid), _) if inlet.layered => inlet.layer(rid).ok_or(Fault::Unwanted)?,
+            (None, Some(at)) if inlet.layered => inlet.told_layer(at).ok_or(Fault::Unwanted)?,
+            (None, None) if inlet.layered => return Err(Fault::Unwanted),
+            _ => inlet.told_layer(0).unwrap_or(0),
         };
         let repairs = rtx_type || repaired_rid.is_some() || told_rtx.is_some();
-        let rate = inlet.codecs.get(usize::from(codec)).map_or(90_000, |codec| codec.clock_rate());
+        let rate = inlet.codec(codec).map_or(90_000, |codec| codec.clock_rate());
         let source = *next_source;
         *next_source = next_source.wrapping_add(1).max(1);
         let stream = Stream {

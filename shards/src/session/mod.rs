@@ -7,6 +7,7 @@ mod association;
 pub mod egress;
 mod hello;
 pub mod ingress;
+pub mod inlet;
 pub mod keys;
 pub mod paths;
 pub mod sdp;
@@ -87,6 +88,8 @@ pub struct Session {
     pub pulled: Vec<Pulled>,
     /// Tracks our open offer asks the client to send.
     pub offered: Vec<TrackObject>,
+    /// When our open offer was made.
+    pub offered_at: Option<Instant>,
     /// RTCP canonical name and media stream id of all this session publishes (lip sync).
     pub cname: String,
     pub stream_id: String,
@@ -118,6 +121,7 @@ impl Session {
             published: Vec::new(),
             pulled: Vec::new(),
             offered: Vec::new(),
+            offered_at: None,
             cname: format!("{:016x}", random()),
             stream_id: format!("{:016x}{:016x}", random(), random()),
             asked_at: now,
@@ -134,8 +138,40 @@ impl Session {
         self.published.iter().find(|p| p.is_active() && &*p.name == name)
     }
 
+    /// An SSRC for something new to send: of no m-line, nor of our reports.
+    pub fn draw_ssrc(&mut self, random: &mut dyn FnMut() -> u64) -> u32 {
+        let (negotiator, reporter) = (&self.negotiator, self.ingress.reporter);
+        self.egress.draw_ssrc(random, |ssrc| ssrc == reporter || negotiator.owns_ssrc(ssrc))
+    }
+
     /// The live pull on a transceiver.
     pub fn pulled_by_mid(&mut self, mid: &str) -> Option<&mut Pulled> {
         self.pulled.iter_mut().find(|p| p.mid == mid && p.pull().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sdp::{LocalTransport, SendSpec, Want};
+    use super::*;
+    use crate::switch::pull::Numbering;
+    use crate::testing::start;
+
+    #[test]
+    fn an_ssrc_is_never_drawn_twice_for_one_session() {
+        let id = "0".repeat(32).parse().unwrap();
+        let mut session = Session::new(id, AppId(0), &mut || 7, start());
+        assert_eq!(session.ingress.reporter, 7);
+        session.egress.retire(8, Numbering::fresh(0));
+        let text = |text: &str| text.to_owned();
+        let (cname, stream_id, track_id) = (text("c"), text("s"), text("t"));
+        let (ssrc, rtx_ssrc) = (9, Some(10));
+        let spec = SendSpec { ssrc, rtx_ssrc, cname, stream_id, track_id, preferred: None };
+        let local = LocalTransport { ufrag: "u", pwd: "p", fingerprint: "f", candidates: &[] };
+        session.negotiator.offer(&[Want::Send { kind: MediaKind::Video, spec }], &local).unwrap();
+        let mut drawn = [0, 7, 8, 9, 10, 11, 11, 12].into_iter();
+        let mut random = || drawn.next().unwrap();
+        assert_eq!(session.draw_ssrc(&mut random), 11);
+        assert_eq!(session.draw_ssrc(&mut random), 12);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::history::History;
 use super::packet::Batch;
 use super::pull::Pull;
-use crate::command::MediaKind;
+use crate::command::{ItemError, MediaKind};
 use crate::ids::{AppId, SessionId, ShardId};
 use crate::media::format::CodecSpec;
 use crate::media::receive::clock::SenderClock;
@@ -114,6 +114,8 @@ pub struct Feed {
     pub codec: Option<u8>,
     /// Pulls whose m-line is being negotiated.
     pub promised: usize,
+    /// Why the track's shard would not have it sought.
+    pub refused: Option<ItemError>,
     pub published_at: Instant,
     /// A review of the layers of its pulls is queued.
     pub reviewed: bool,
@@ -134,6 +136,7 @@ impl Feed {
             open: None,
             codec: None,
             promised: 0,
+            refused: None,
             published_at: now,
             reviewed: false,
         }
@@ -148,10 +151,22 @@ impl Feed {
         self.stage = Stage::Known;
     }
 
+    /// The track goes on, on other terms: indexes mean what they meant, and there may be more.
+    pub fn change(&mut self, meta: Arc<TrackMeta>) {
+        self.layers.resize_with(meta.rids.len(), Layer::default);
+        self.meta = Some(meta);
+    }
+
     /// Since when no packet came.
     pub fn silent_from(&self) -> Instant {
         let last = self.layers.iter().filter_map(|layer| layer.seen_at).max();
         last.unwrap_or(self.published_at)
+    }
+
+    /// What to tell who seeks a track that cannot be had.
+    pub fn gone(&self) -> ItemError {
+        let gone = || ItemError::PublisherGone(self.key.session.to_string());
+        self.refused.clone().unwrap_or_else(gone)
     }
 
     /// Nobody here or elsewhere has a use for it.

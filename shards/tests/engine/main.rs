@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod api;
+mod changes;
 mod client;
 mod codecs;
 mod keyframes;
 mod lifecycle;
 mod media;
+mod offers;
 mod red;
 mod shards;
 mod simulcast;

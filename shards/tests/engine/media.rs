@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use shards::command::TrackObject;
 use shards::media::rtp::{Kind, RtpHeader, kind};
 use str0m::media::{Direction, MediaKind};
 
 use crate::client::{Client, Source};
-use crate::world::{FRAME, World, local, lossy, ms, random, remote_on, secs};
+use crate::world::{FRAME, World, local, lossy, ms, pulling, random, remote_on, secs};
 
 pub(crate) const BOTH: [(&str, MediaKind); 2] =
     [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
@@ -428,4 +429,34 @@ fn a_transceiver_that_was_inactive_is_heard_again_after_a_wrap() {
     world.run(secs(1));
     assert!(world.clients[viewer].numbers(1).len() > 40);
     assert_eq!(world.engines[0].meters().faults.unauthentic, 0);
+}
+
+#[test]
+fn a_line_that_rests_while_others_change_goes_on_with_its_numbering() {
+    let mut world = World::new(1);
+    let (_, publisher, _) = world.publisher(0, &[("cam", MediaKind::Video)]);
+    let (client, session) = (world.add_client(), world.create(0));
+    let (sdp, mids) = world.clients[client].offer(&[MediaKind::Video], Direction::SendRecv);
+    let own = TrackObject { bidirectional: true, ..local("own", &mids[0]) };
+    world.push_offered(client, session, sdp, vec![own]);
+    world.connect(client);
+    for _ in 0..3 {
+        let reply = world.tracks(session, pulling(vec![remote_on(&mids[0], publisher, "cam")]));
+        assert_eq!(reply.tracks[0].error, None);
+        world.run(secs(1));
+        // The line rests; meanwhile another is added, which settles what is still numbered.
+        let sdp = world.clients[client].offer_direction(&mids[0], Direction::SendOnly);
+        world.renegotiate(client, session, sdp);
+        let (sdp, _) = world.clients[client].offer(&[MediaKind::Audio], Direction::RecvOnly);
+        world.renegotiate(client, session, sdp);
+        let sdp = world.clients[client].offer_direction(&mids[0], Direction::SendRecv);
+        world.renegotiate(client, session, sdp);
+    }
+    // The same SSRC under the same key: an index twice would give the key away.
+    let got = &world.clients[client].got;
+    assert!(got.iter().all(|packet| packet.ssrc == got[0].ssrc));
+    let seqs: Vec<u64> = got.iter().map(|packet| packet.seq).collect();
+    let unbroken: Vec<u64> = (seqs[0]..seqs[0] + seqs.len() as u64).collect();
+    assert_eq!(seqs, unbroken, "nothing is numbered twice, and nothing is left out");
+    assert!(seqs.len() > 120, "{}", seqs.len());
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shards::command::{Ask, ItemError, Refusal, TracksReply};
 use shards::ids::SessionId;
-use shards::limits::PENDING_PER_SESSION;
+use shards::limits::{PENDING_PER_SESSION, SOUGHT_PER_SESSION, TRACKS_PER_CALL};
 use str0m::media::{Direction, MediaKind};
 
 use crate::world::{FRAME, World, local, ms, offer_of, pulling, remote, secs, tracks_of};
@@ -203,4 +203,22 @@ fn requests_that_waited_for_the_transport_are_done_in_their_order() {
     let second = world.tell(0, Ask::NewTracks { session, request: request() });
     assert!(tracks_of(world.wait_for(first)).requires_immediate_renegotiation);
     assert_eq!(world.wait_for(second), Err(Refusal::HaveLocalOffer));
+}
+
+#[test]
+fn a_limit_is_told_alike_on_every_shard() {
+    let mut world = World::new(2);
+    let publisher = world.create(0);
+    let names: Vec<String> = (0..SOUGHT_PER_SESSION).map(|n| n.to_string()).collect();
+    let seeker = world.create(0);
+    for some in names.chunks(TRACKS_PER_CALL) {
+        let tracks = some.iter().map(|name| remote(publisher, name)).collect();
+        world.tell(0, Ask::NewTracks { session: seeker, request: pulling(tracks) });
+    }
+    for shard in [0, 1] {
+        let viewer = world.create(shard);
+        let reply = world.tracks(viewer, pulling(vec![remote(publisher, "one more")]));
+        let limit = ItemError::Limit("tracks sought from one session");
+        assert_eq!(reply.tracks[0].error, Some(limit), "shard {shard}");
+    }
 }

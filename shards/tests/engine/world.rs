@@ -255,6 +255,16 @@ impl World {
         assert_eq!(answer, Ok(Reply::Renegotiated { answer: None }));
     }
 
+    /// The client offers anew, for no tracks in particular.
+    pub(crate) fn renegotiate(&mut self, client: usize, session: SessionId, sdp: String) {
+        match self.ask(0, Ask::Renegotiate { session, description: offer_of(sdp) }) {
+            Ok(Reply::Renegotiated { answer: Some(answer) }) => {
+                self.clients[client].accept_answer(&answer.sdp);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn connect(&mut self, client: usize) {
         for _ in 0..500 {
             if self.clients[client].connected {

@@ -147,6 +147,16 @@ impl Line {
         Direction::new(self.sending.is_some(), self.receiving.is_some())
     }
 
+    /// The SSRC we send with, whenever the direction lets us: while it does not, it is kept.
+    pub fn reserved_ssrc(&self) -> Option<u32> {
+        self.terms.spec.as_ref().map(|spec| spec.ssrc)
+    }
+
+    /// The SSRC that repairs it, likewise.
+    pub fn reserved_rtx_ssrc(&self) -> Option<u32> {
+        self.terms.spec.as_ref().and_then(|spec| spec.rtx_ssrc)
+    }
+
     /// How our descriptions tell the line, without its transport.
     pub(super) fn section(&self) -> Section {
         let mut section = Section {

@@ -102,6 +102,16 @@ impl Negotiator {
         self.lines.iter().find(|line| line.mid == mid)
     }
 
+    /// Whether an m-line sends with this SSRC, would if it could, or will if our open offer is
+    /// accepted.
+    pub fn owns_ssrc(&self, ssrc: u32) -> bool {
+        let offered = self.pending.iter().flat_map(|pending| &pending.lines);
+        let mut lines = self.lines.iter().chain(offered);
+        lines.any(|line| {
+            line.reserved_ssrc() == Some(ssrc) || line.reserved_rtx_ssrc() == Some(ssrc)
+        })
+    }
+
     /// The client's end of the transport, once known.
     pub fn remote(&self) -> Option<&RemoteTransport> {
         self.remote.as_ref()
