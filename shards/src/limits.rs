@@ -50,6 +50,12 @@ pub const RESENDS_QUEUED: usize = 4096;
 /// Datagrams other than media (STUN, DTLS, RTCP) waiting for room in the outbox.
 pub const CONTROL_QUEUED: usize = 8192;
 
+/// An address stays with the session that was heard from it, for this long after the last
+/// authentic datagram: whoever replays an old check of its own under that address gets nothing.
+/// Browsers check the path every 2.5 s, and a NAT that gives a port to somebody else has
+/// usually let it rest for longer.
+pub const ADDRESS_HELD: Duration = Duration::from_secs(5);
+
 /// Addresses of sessions on other shards that this shard has been told of.
 pub const ROUTES_PER_SHARD: usize = 1 << 17;
 
