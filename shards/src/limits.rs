@@ -31,6 +31,17 @@ pub const SOUGHT_PER_SESSION: usize = 256;
 /// ours, and few of them live.
 pub const PATHS_PER_SESSION: usize = 16;
 
+/// New addresses a session may be checked from at once. A browser tries each of its addresses
+/// with each of ours, all together at the start.
+pub const SOURCES_AT_ONCE: u32 = 32;
+
+/// How soon it may be checked from one more.
+pub const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Addresses one association may ever be checked from. Its ICE agent forgets none of them, and
+/// looks at all of them for every check. Who moves more often has to join again.
+pub const SOURCES_PER_ASSOCIATION: usize = 256;
+
 /// API requests of one shard that wait for something, from any session.
 pub const PENDING_PER_SHARD: usize = 4096;
 

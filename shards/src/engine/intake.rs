@@ -124,6 +124,10 @@ impl Engine {
         }
         let transport = self.sessions.get_mut(key).and_then(|session| session.transport.as_mut());
         let Some(transport) = transport else { return };
+        if !transport.admits(source, now) {
+            self.meters.faults.too_many_sources += 1;
+            return;
+        }
         let happened = transport.stun(&check, source, local, now);
         if let Some(checked) = happened.checked {
             if let Some(forgotten) = checked.forgotten {

@@ -10,6 +10,7 @@ pub mod ingress;
 pub mod keys;
 pub mod paths;
 pub mod sdp;
+mod sources;
 pub mod stun;
 pub mod transport;
 pub mod ufrag;

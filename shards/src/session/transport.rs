@@ -21,6 +21,7 @@ use super::hello;
 use super::keys::Keys;
 use super::paths::{Checked, Paths};
 use super::sdp::RemoteTransport;
+use super::sources::Sources;
 use super::stun::Check;
 use super::ufrag::Credentials;
 
@@ -57,6 +58,8 @@ pub struct Transport {
     /// Before the last ICE restart; still good for finding the session until the client moves.
     previous_ufrag: Option<String>,
     pub paths: Paths,
+    /// Where the association's agent was checked from.
+    sources: Sources,
     remote: Option<RemoteTransport>,
     /// The random of the ClientHello that began the association.
     hello: Option<hello::Random>,
@@ -91,6 +94,7 @@ impl Transport {
             credentials,
             previous_ufrag: None,
             paths: Paths::default(),
+            sources: Sources::default(),
             remote: None,
             hello: None,
             is_up: false,
@@ -145,6 +149,11 @@ impl Transport {
         self.happened(outcome)
     }
 
+    /// Whether a check from there may be looked at.
+    pub fn admits(&self, source: SocketAddr, now: Instant) -> bool {
+        self.sources.admits(source, now)
+    }
+
     /// A STUN message that names this session.
     pub fn stun(
         &mut self,
@@ -162,6 +171,7 @@ impl Transport {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
         let checked = success.then(|| {
+            self.sources.remember(source, now);
             let (priority, nominated) = (check.priority(), check.nominates());
             if nominated && !self.nominations.iter().any(|(known, _)| *known == source) {
                 self.nominations.truncate(NOMINATIONS - 1);
@@ -200,6 +210,7 @@ impl Transport {
         let (Some(mut fresh), Some(remote)) = (fresh, &self.remote) else { return false };
         fresh.start(remote, now);
         self.association = fresh;
+        self.sources = Sources::default();
         self.restart_sctp(now);
         self.successor = None;
         self.hello = None;
@@ -282,6 +293,8 @@ impl Transport {
             && let Some(successor) = self.successor.take()
         {
             self.association = successor.association;
+            self.sources = Sources::default();
+            self.sources.remember(successor.source, now);
             self.hello = Some(successor.hello);
             self.paths.keep_only(successor.source);
             self.restart_sctp(now);

@@ -180,6 +180,38 @@ fn an_address_that_two_shards_learn_at_once_is_found_again() {
 }
 
 #[test]
+fn a_check_replayed_from_thousands_of_addresses_is_not_remembered_from_all() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    let from = world.clients[client].external;
+    let check = Rc::new(RefCell::new(None));
+    let seen = Rc::clone(&check);
+    world.network = Box::new(move |_, source, to, bytes| {
+        if source == from && bytes.starts_with(&[0, 1]) {
+            seen.borrow_mut().get_or_insert_with(|| (to, bytes.to_vec()));
+        }
+        vec![ms(0)]
+    });
+    let mids = world.push(client, session, &[("mic", MediaKind::Audio)]);
+    world.flow(client, &mids[0], 1);
+    world.connect(client);
+    let (to, check) = check.borrow_mut().take().unwrap();
+    for port in 1000..6000 {
+        let source = ([10, 9, 9, 9], port).into();
+        world.engines[0].handle_datagram(source, to, &mut check.clone(), world.now);
+    }
+    let refused = world.engines[0].meters().faults.too_many_sources;
+    assert!(refused >= 4960, "{refused}");
+    // The client itself is heard, and may still move.
+    world.run(secs(5));
+    world.clients[client].external.set_port(7777);
+    world.run(secs(10));
+    let before = world.engines[0].meters().packets_in;
+    world.run(secs(1));
+    assert!(world.engines[0].meters().packets_in - before >= 49);
+}
+
+#[test]
 fn twenty_viewers_on_four_shards_get_the_same() {
     let mut world = World::new(4);
     let (_, session, _) = world.publisher(2, &BOTH);
