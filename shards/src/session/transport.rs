@@ -6,7 +6,8 @@
 //! for good until a ClientHello comes from a new path: so a fresh association waits for one,
 //! for a moment. Should the goodbye be lost, the ClientHello begins a second association
 //! beside the one that is up, which takes over once its handshake is done (RFC 6347 §4.2.8); a
-//! forged one comes to nothing.
+//! forged one comes to nothing: what is encrypted still reaches the association that is up, and
+//! a handshake that is not done in time is given up.
 //!
 //! Not here: media, and who the session is.
 
@@ -28,6 +29,13 @@ use super::ufrag::Credentials;
 /// A second association is not begun sooner after the last one: a handshake costs a signature,
 /// which a forger must not get for the asking.
 const SUCCESSION: Duration = Duration::from_secs(2);
+
+/// A second association that is not up after this time is given up: a handshake takes two round
+/// trips and few repetitions.
+const HANDSHAKE: Duration = Duration::from_secs(6);
+
+/// ClientHellos remembered of one handshake: the client's, and some of a forger's.
+const HELLOS: usize = 4;
 
 /// How long after the client closed its association a new one may begin. Browsers check the
 /// new path at once; more would keep the tracks of those who left.
@@ -61,11 +69,12 @@ pub struct Transport {
     /// Where the association's agent was checked from.
     sources: Sources,
     remote: Option<RemoteTransport>,
-    /// The random of the ClientHello that began the association.
-    hello: Option<hello::Random>,
+    /// The randoms of the ClientHellos that came until the association was up, one of which
+    /// began it; newest first.
+    hellos: VecDeque<hello::Random>,
     is_up: bool,
-    /// The client closed its last association.
-    left_at: Option<Instant>,
+    /// The client closed its last association; another one must be up by then.
+    farewell: Option<Instant>,
     sctp_started: bool,
     /// The first check that nominated each of the last paths, for a successor to learn its path
     /// from; newest first.
@@ -96,9 +105,9 @@ impl Transport {
             paths: Paths::default(),
             sources: Sources::default(),
             remote: None,
-            hello: None,
+            hellos: VecDeque::new(),
             is_up: false,
-            left_at: None,
+            farewell: None,
             sctp_started: false,
             nominations: VecDeque::new(),
         })
@@ -187,47 +196,56 @@ impl Transport {
         if let Some(random) = hello::client_random(bytes) {
             self.greeted(random, source, now);
         }
-        match &mut self.successor {
-            Some(successor) if successor.source == source => {
-                let outcome = successor.association.receive(bytes, source, now);
-                self.succeeded(outcome, now)
-            }
-            _ => {
-                let outcome = self.association.receive(bytes, source, now);
-                let closed = outcome.closed && self.is_up;
-                let mut happened = self.happened(outcome);
-                if closed && self.wait_for_another(now) {
-                    happened.closed = false;
-                }
-                happened
+        let succeeding = self.successor.as_ref().is_some_and(|next| next.source == source);
+        let mut happened = Happened::default();
+        // What is encrypted is for either, and only one of them can open it.
+        if !succeeding || hello::is_encrypted(bytes) {
+            let outcome = self.association.receive(bytes, source, now);
+            let closed = outcome.closed && self.is_up;
+            happened = self.happened(outcome);
+            if closed && self.wait_for_another(now) {
+                happened.closed = false;
             }
         }
+        if succeeding && let Some(successor) = &mut self.successor {
+            let outcome = successor.association.receive(bytes, source, now);
+            let more = self.succeeded(outcome, now);
+            happened.datagrams.extend(more.datagrams);
+            happened.keys = happened.keys.or(more.keys);
+        }
+        happened
     }
 
-    /// The client closed the association that was up; true if another one may begin.
+    /// The client closed the association that was up; true if another one may begin, or has
+    /// begun: a goodbye may be overtaken.
     fn wait_for_another(&mut self, now: Instant) -> bool {
+        self.is_up = false;
+        self.farewell = Some(now + FAREWELL);
+        if let Some(successor) = self.successor.take() {
+            self.adopt(successor, now);
+            self.farewell = Some(now + HANDSHAKE);
+            return true;
+        }
         let fresh = Association::new(&self.cert, &self.credentials, now);
         let (Some(mut fresh), Some(remote)) = (fresh, &self.remote) else { return false };
         fresh.start(remote, now);
         self.association = fresh;
         self.sources = Sources::default();
         self.restart_sctp(now);
-        self.successor = None;
-        self.hello = None;
-        self.is_up = false;
-        self.left_at = Some(now);
+        self.hellos.clear();
         true
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Happened {
         let mut happened = Happened::default();
-        if self.left_at.is_some_and(|at| at + FAREWELL <= now) {
+        if self.farewell.is_some_and(|at| at <= now) {
             return Happened { closed: true, ..happened };
         }
         if self.association.timeout().is_some_and(|at| at <= now) {
             let outcome = self.association.handle_timeout(now);
             happened = self.happened(outcome);
         }
+        self.successor.take_if(|next| next.began_at + HANDSHAKE <= now);
         if let Some(successor) = &mut self.successor
             && successor.association.timeout().is_some_and(|at| at <= now)
         {
@@ -241,9 +259,11 @@ impl Transport {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        let successor = self.successor.as_ref().and_then(|next| next.association.timeout());
-        let left = self.left_at.map(|at| at + FAREWELL);
-        [self.association.timeout(), successor, left].into_iter().flatten().min()
+        let successor = self.successor.as_ref().map(|next| {
+            let given_up = next.began_at + HANDSHAKE;
+            next.association.timeout().map_or(given_up, |at| at.min(given_up))
+        });
+        [self.association.timeout(), successor, self.farewell].into_iter().flatten().min()
     }
 
     /// Says goodbye: DTLS close_notify.
@@ -258,11 +278,14 @@ impl Transport {
 
     /// A ClientHello came: the first one, the same again, or one for a new association.
     fn greeted(&mut self, random: hello::Random, source: SocketAddr, now: Instant) {
-        if self.hello.is_none() || !self.is_up {
-            self.hello = Some(random);
+        if !self.is_up {
+            if !self.hellos.contains(&random) {
+                self.hellos.truncate(HELLOS - 1);
+                self.hellos.push_front(random);
+            }
             return;
         }
-        let known = self.hello == Some(random)
+        let known = self.hellos.contains(&random)
             || self.successor.as_ref().is_some_and(|next| next.hello == random);
         let soon = self
             .successor
@@ -292,14 +315,18 @@ impl Transport {
         if happened.keys.is_some()
             && let Some(successor) = self.successor.take()
         {
-            self.association = successor.association;
-            self.sources = Sources::default();
-            self.sources.remember(successor.source, now);
-            self.hello = Some(successor.hello);
             self.paths.keep_only(successor.source);
-            self.restart_sctp(now);
+            self.adopt(successor, now);
         }
         happened
+    }
+
+    fn adopt(&mut self, successor: Successor, now: Instant) {
+        self.association = successor.association;
+        self.sources = Sources::default();
+        self.sources.remember(successor.source, now);
+        self.hellos = VecDeque::from([successor.hello]);
+        self.restart_sctp(now);
     }
 
     /// SCTP lives within its association, so another one needs it anew.
@@ -313,7 +340,7 @@ impl Transport {
     fn happened(&mut self, outcome: Outcome) -> Happened {
         if outcome.keys.is_some() {
             self.is_up = true;
-            self.left_at = None;
+            self.farewell = None;
         }
         let datagrams = outcome.datagrams.into_iter();
         Happened {
@@ -330,3 +357,29 @@ impl Transport {
 
 /// A STUN binding success response (RFC 8489 §5).
 const STUN_SUCCESS: [u8; 2] = [0x01, 0x01];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+    use crate::session::keys;
+    use crate::testing::start;
+
+    #[test]
+    fn a_second_handshake_that_does_not_end_is_given_up() {
+        let now = start();
+        let cert = keys::provider().dtls_provider.generate_certificate().unwrap();
+        let mut random = || 7;
+        let credentials = Credentials::new(ShardId(0), 0, &mut random);
+        let association = Association::new(&cert, &credentials, now).unwrap();
+        let mut transport = Transport::new(&cert, credentials, now).unwrap();
+        let source = ([127, 0, 0, 1], 9).into();
+        transport.successor =
+            Some(Successor { association, source, hello: [7; 32], began_at: now });
+        assert!(transport.timeout().is_some_and(|at| at <= now + HANDSHAKE));
+        transport.handle_timeout(now + HANDSHAKE / 2);
+        assert!(transport.successor.is_some());
+        transport.handle_timeout(now + HANDSHAKE);
+        assert!(transport.successor.is_none());
+    }
+}

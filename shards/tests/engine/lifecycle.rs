@@ -3,7 +3,7 @@
 use shards::command::{Ask, Refusal};
 use str0m::media::MediaKind;
 
-use crate::world::{World, pulling, remote, secs};
+use crate::world::{World, ms, pulling, remote, secs, shard_address};
 
 const BOTH: [(&str, MediaKind); 2] = [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
 
@@ -175,6 +175,33 @@ fn a_client_that_says_goodbye_is_gone_unless_it_begins_again_at_once() {
     world.run(secs(1));
     assert!(world.describe(session).connected, "it may be making another transport");
     world.run(secs(2));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+    assert_empty(&world);
+}
+
+/// A ClientHello that nobody's handshake began with.
+fn forged_hello() -> Vec<u8> {
+    let mut bytes = vec![22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 60];
+    bytes.extend([1, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0, 48, 0xfe, 0xfd]);
+    bytes.extend([7; 46]);
+    bytes
+}
+
+#[test]
+fn a_goodbye_is_heard_although_somebody_forged_a_hello() {
+    let mut world = World::new(1);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    world.run(secs(3));
+    let from = world.clients[client].external;
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(ms(100));
+    world.flows.clear();
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    // The time of a handshake, in case that the hello was no forgery.
+    world.run(secs(7));
     let gone = Refusal::Gone { session: session.to_string(), publisher: false };
     assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
     assert_empty(&world);
