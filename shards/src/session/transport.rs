@@ -279,6 +279,11 @@ impl Transport {
     /// A ClientHello came: the first one, the same again, or one for a new association.
     fn greeted(&mut self, random: hello::Random, source: SocketAddr, now: Instant) {
         if !self.is_up {
+            // Another one begins. A lost flight, which is repeated after a second or more, must
+            // not cost the session; forgers get this once.
+            if self.hellos.is_empty() && self.farewell.is_some() {
+                self.farewell = Some(now + HANDSHAKE);
+            }
             if !self.hellos.contains(&random) {
                 self.hellos.truncate(HELLOS - 1);
                 self.hellos.push_front(random);

@@ -208,6 +208,26 @@ fn a_goodbye_is_heard_although_somebody_forged_a_hello() {
 }
 
 #[test]
+fn a_new_association_that_loses_a_flight_has_the_time_of_a_handshake() {
+    let mut world = World::new(1);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    let from = world.clients[client].external;
+    world.flows.clear();
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    world.run(ms(1500));
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(secs(5));
+    assert!(world.describe(session).connected, "the handshake may still end well");
+    // But not for ever.
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(secs(2));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+}
+
+#[test]
 fn a_deleted_sessions_client_is_told() {
     let mut world = World::new(1);
     let (client, session, _) = world.publisher(0, &BOTH);
