@@ -76,8 +76,8 @@ pub struct Transport {
     /// The client closed its last association; another one must be up by then.
     farewell: Option<Instant>,
     sctp_started: bool,
-    /// The first check that nominated each of the last paths, for a successor to learn its path
-    /// from; newest first.
+    /// The last check that nominated each of the last paths, for a successor to learn its path
+    /// from; newest first. All of them with the present credentials.
     nominations: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
@@ -145,6 +145,7 @@ impl Transport {
             let old = std::mem::replace(&mut self.credentials, credentials);
             self.previous_ufrag = Some(old.ufrag);
             self.paths.restart();
+            self.nominations.clear();
         }
         self.happened(outcome)
     }
@@ -182,7 +183,8 @@ impl Transport {
         let checked = success.then(|| {
             self.sources.remember(source, now);
             let (priority, nominated) = (check.priority(), check.nominates());
-            if nominated && !self.nominations.iter().any(|(known, _)| *known == source) {
+            if nominated {
+                self.nominations.retain(|(known, _)| *known != source);
                 self.nominations.truncate(NOMINATIONS - 1);
                 self.nominations.push_front((source, check.bytes().to_vec()));
             }
