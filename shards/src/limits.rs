@@ -67,6 +67,10 @@ pub const CONTROL_QUEUED: usize = 8192;
 /// usually let it rest for longer.
 pub const ADDRESS_HELD: Duration = Duration::from_secs(5);
 
+/// Sessions closed before what that caused is sent: each says goodbye in a few datagrams, and
+/// none of them may be dropped.
+pub const CLOSED_AT_ONCE: usize = CONTROL_QUEUED / 8;
+
 /// Addresses of sessions on other shards that this shard has been told of.
 pub const ROUTES_PER_SHARD: usize = 1 << 17;
 

@@ -170,7 +170,9 @@ impl Shard {
 
     fn leave(&mut self, now: Instant) {
         self.engine.drain();
-        self.engine.close_all(now);
+        while self.engine.close_some(now) == Progress::More {
+            self.flush(now);
+        }
         self.flush(now);
     }
 }

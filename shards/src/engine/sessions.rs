@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::feedback::REPORTS;
-use super::{Engine, SessionKey};
+use super::{Engine, Progress, SessionKey};
 use crate::command::Refusal;
 use crate::ids::{AppId, SessionId, ShardId};
 use crate::limits::{
-    ADDRESS_HELD, CONTROL_QUEUED, DISCONNECTED_LIFETIME, ROUTES_PER_SHARD, SILENCE, TRACK_LIFETIME,
-    UNCONNECTED_LIFETIME,
+    ADDRESS_HELD, CLOSED_AT_ONCE, CONTROL_QUEUED, DISCONNECTED_LIFETIME, ROUTES_PER_SHARD, SILENCE,
+    TRACK_LIFETIME, UNCONNECTED_LIFETIME,
 };
 use crate::mail::Mail;
 use crate::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
@@ -42,13 +42,15 @@ impl Engine {
         self.draining = true;
     }
 
-    /// Closes every session, each with a goodbye to its client.
-    pub fn close_all(&mut self, now: Instant) {
-        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+    /// Closes some sessions, each with a goodbye to its client. To be called, with a flush
+    /// after each call, until it says that all are closed.
+    pub fn close_some(&mut self, now: Instant) -> Progress {
+        let keys: Vec<SessionKey> = self.sessions.keys().take(CLOSED_AT_ONCE).collect();
         for key in keys {
             self.end_session(key, now);
         }
         self.resume_woken(now);
+        if self.sessions.is_empty() { Progress::Done } else { Progress::More }
     }
 
     pub(super) fn open_session(&mut self, app: AppId, now: Instant) -> Result<SessionKey, Refusal> {

@@ -1,6 +1,8 @@
 //! Sessions and tracks come and go, and nothing of them stays.
 
 use shards::command::{Ask, Refusal};
+use shards::engine::Progress;
+use shards::limits::CLOSED_AT_ONCE;
 use str0m::media::MediaKind;
 
 use crate::world::{World, ms, pulling, remote, secs, shard_address};
@@ -235,6 +237,27 @@ fn a_deleted_sessions_client_is_told() {
     world.delete(session);
     world.run(secs(1));
     assert!(world.clients[client].closed || !world.clients[client].rtc.is_alive());
+    assert_empty(&world);
+}
+
+#[test]
+fn a_full_shard_says_all_its_goodbyes() {
+    let mut world = World::new(1);
+    let (client, _, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    for _ in 0..CLOSED_AT_ONCE * 2 {
+        world.create(0);
+    }
+    let (last, _, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    let now = world.now;
+    world.engines[0].drain();
+    for progress in [Progress::More, Progress::More, Progress::Done] {
+        assert_eq!(world.engines[0].close_some(now), progress);
+        world.settle();
+    }
+    world.run(secs(1));
+    assert!([client, last].iter().all(|&n| !world.clients[n].rtc.is_alive()));
     assert_empty(&world);
 }
 
