@@ -1,11 +1,11 @@
 //! Sessions and tracks come and go, and nothing of them stays.
 
-use shards::command::{Ask, Refusal};
+use shards::command::{Ask, Refusal, TracksRequest};
 use shards::engine::Progress;
 use shards::limits::CLOSED_AT_ONCE;
-use str0m::media::MediaKind;
+use str0m::media::{Direction, MediaKind};
 
-use crate::world::{World, ms, pulling, remote, secs, shard_address};
+use crate::world::{World, local, ms, offer_of, pulling, remote, secs, shard_address};
 
 const BOTH: [(&str, MediaKind); 2] = [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
 
@@ -188,6 +188,33 @@ fn forged_hello() -> Vec<u8> {
     bytes.extend([1, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0, 48, 0xfe, 0xfd]);
     bytes.extend([7; 46]);
     bytes
+}
+
+#[test]
+fn a_client_that_begins_anew_without_a_goodbye_takes_over() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    let (sdp, mids) = world.clients[client].offer(&[MediaKind::Audio], Direction::SendOnly);
+    let request = TracksRequest {
+        offer: Some(offer_of(sdp)),
+        tracks: vec![local("mic", &mids[0])],
+        auto_discover: false,
+    };
+    let answer = world.tracks(session, request).description.unwrap().sdp;
+    world.clients[client].accept_answer(&answer);
+    world.connect(client);
+    world.run(secs(3));
+    let now = world.now;
+    world.clients[client].begin_anew(&answer, now);
+    world.connect(client);
+    // Past the time of a handshake and of silence: the second association is the one now.
+    world.run(secs(60));
+    assert!(world.describe(session).connected);
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    world.run(secs(4));
+    assert_empty(&world);
 }
 
 #[test]
