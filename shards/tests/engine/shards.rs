@@ -76,8 +76,8 @@ fn everything_works_when_every_datagram_reaches_the_wrong_shard() {
     }
 }
 
-#[test]
-fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
+/// A client of shard 0 vanishes; its address comes to a client of shard `next`.
+fn an_address_is_followed(next: usize) {
     let mut world = World::new(2);
     // The kernel steers by address: everything of this one reaches shard 0.
     world.steers = Box::new(|_, _| 0);
@@ -90,11 +90,21 @@ fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
     world.run(secs(6));
     let second = world.add_client();
     world.clients[second].external = address;
-    let session = world.create(1);
+    let session = world.create(next);
     world.pull(second, session, &[(publisher, "mic")]);
     world.connect(second);
     world.run(secs(1));
     assert!(world.clients[second].got.len() > 40);
+}
+
+#[test]
+fn an_address_that_a_nat_gives_to_another_session_is_followed() {
+    an_address_is_followed(0);
+}
+
+#[test]
+fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
+    an_address_is_followed(1);
 }
 
 /// Keeps a STUN check that the thief sends as its own, and replays it under the address of the
@@ -160,7 +170,7 @@ fn an_address_is_heard_by_its_media_alone() {
 }
 
 #[test]
-fn an_address_that_two_shards_learn_at_once_is_found_again() {
+fn an_address_that_another_shard_says_it_has_is_kept_while_alive_and_found_again_later() {
     let mut world = World::new(2);
     let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
     let (viewer, _, _) = world.viewer(1, &[(session, "mic")]);
