@@ -35,6 +35,17 @@ pub const SOUGHT_PER_SESSION: usize = 256;
 /// ours, and few of them live.
 pub const PATHS_PER_SESSION: usize = 16;
 
+/// New addresses a session may be checked from at once. A browser tries each of its addresses
+/// with each of ours, all together at the start.
+pub const SOURCES_AT_ONCE: u32 = 32;
+
+/// How soon it may be checked from one more.
+pub const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Addresses one association may ever be checked from. Its ICE agent forgets none of them, and
+/// looks at all of them for every check. Who moves more often has to join again.
+pub const SOURCES_PER_ASSOCIATION: usize = 256;
+
 /// API requests of one shard that wait for something, from any session.
 pub const PENDING_PER_SHARD: usize = 4096;
 
@@ -53,6 +64,16 @@ pub const RESENDS_QUEUED: usize = 4096;
 
 /// Datagrams other than media (STUN, DTLS, RTCP) waiting for room in the outbox.
 pub const CONTROL_QUEUED: usize = 8192;
+
+/// An address stays with the session that was heard from it, for this long after the last
+/// authentic datagram: whoever replays an old check of its own under that address gets nothing.
+/// Browsers check the path every 2.5 s, and a NAT that gives a port to somebody else has
+/// usually let it rest for longer.
+pub const ADDRESS_HELD: Duration = Duration::from_secs(5);
+
+/// Sessions closed before what that caused is sent: each says goodbye in a few datagrams, and
+/// none of them may be dropped.
+pub const CLOSED_AT_ONCE: usize = CONTROL_QUEUED / 8;
 
 /// Addresses of sessions on other shards that this shard has been told of.
 pub const ROUTES_PER_SHARD: usize = 1 << 17;

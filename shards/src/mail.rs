@@ -49,11 +49,14 @@ pub enum Mail {
     Route { source: SocketAddr },
     /// They do no more.
     Unroute { source: SocketAddr },
+    /// A session of the sender wants to have this address, which the receiver told it has.
+    Claim { source: SocketAddr },
 }
 
 impl Mail {
-    /// Media may be dropped when the other shard cannot keep up; everything else must arrive.
+    /// Media may be dropped when the other shard cannot keep up, and so may what comes again
+    /// with the next datagram; everything else must arrive.
     pub fn is_media(&self) -> bool {
-        matches!(self, Self::Media { .. } | Self::Stray { .. })
+        matches!(self, Self::Media { .. } | Self::Stray { .. } | Self::Claim { .. })
     }
 }

@@ -38,4 +38,8 @@ pub struct Faults {
     pub unwanted: u64,
     pub too_many_streams: u64,
     pub too_long: u64,
+    /// STUN checks from more addresses than a session may have.
+    pub too_many_sources: u64,
+    /// STUN checks from an address that another session is heard from.
+    pub taken_address: u64,
 }

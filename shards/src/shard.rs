@@ -147,6 +147,8 @@ impl Shard {
     /// Waits for a datagram, a bell, a command, or the next deadline.
     async fn sleep(&mut self, ear: &mut crate::io::bell::Ear, now: Instant) {
         let deadline = self.engine.timeout();
+        let again = self.seat.has_waiting().then(|| now + RING_FULL);
+        let deadline = deadline.into_iter().chain(again).min();
         let port = &mut self.port;
         let readable = poll_fn(|cx| port.poll_readable(cx));
         let seat = &self.seat;
@@ -168,10 +170,15 @@ impl Shard {
 
     fn leave(&mut self, now: Instant) {
         self.engine.drain();
-        self.engine.close_all(now);
+        while self.engine.close_some(now) == Progress::More {
+            self.flush(now);
+        }
         self.flush(now);
     }
 }
+
+/// How long to sleep at most when mail waits for room in a ring.
+const RING_FULL: Duration = Duration::from_millis(1);
 
 /// How long to sleep at most when the doorbell cannot be heard.
 const BELL_BROKEN: Duration = Duration::from_millis(1);

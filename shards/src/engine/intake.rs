@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::sessions::Holder;
 use super::{Engine, SessionKey};
 use crate::ids::ShardId;
 use crate::limits::{BATCH_PACKETS, CARRIED_LEN, DATAGRAM_LEN};
@@ -17,6 +18,9 @@ use crate::session::transport::Transport;
 use crate::session::ufrag;
 use crate::switch::feed::Stage;
 
+/// How exactly it is known when an address was last heard from.
+const HEARD_RESOLUTION: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Takes a datagram from the network. `local` is the address of ours that it was sent to.
     pub fn handle_datagram(
@@ -26,7 +30,7 @@ impl Engine {
         bytes: &mut [u8],
         now: Instant,
     ) {
-        let culprit = |this: &Self| this.addresses.get(&source).copied();
+        let culprit = |this: &Self| this.addresses.get(&source).map(|holder| holder.session);
         self.guarded(now, culprit, |this| {
             this.take_datagram(source, local, bytes, false, now);
             this.resume_woken(now);
@@ -55,7 +59,7 @@ impl Engine {
             Kind::Stun => return self.take_stun(source, local, bytes, forwarded, now),
             Kind::Dtls | Kind::Rtp | Kind::Rtcp => self.addresses.get(&source).copied(),
         };
-        let Some(key) = key else {
+        let Some(Holder { session: key, heard_at, .. }) = key else {
             return match self.routes.get(&source) {
                 Some(&owner) if !forwarded => self.send_stray(owner, source, local, bytes),
                 _ => self.meters.faults.unknown_source += 1,
@@ -71,6 +75,12 @@ impl Engine {
             Kind::Rtp => self.take_rtp(key, bytes, now),
             Kind::Rtcp => self.take_rtcp(key, bytes, now),
             Kind::Stun | Kind::Unknown => {}
+        }
+        // Once a second is enough, and spares every other packet a second look at the table.
+        if now.saturating_duration_since(heard_at) >= HEARD_RESOLUTION
+            && self.sessions.get(key).is_some_and(|session| session.heard_at == Some(now))
+        {
+            self.heard_from(source, key, now);
         }
     }
 
@@ -112,17 +122,24 @@ impl Engine {
             self.meters.faults.unknown_ufrag += 1;
             return;
         };
+        if !self.may_have(key, source, now) {
+            self.meters.faults.taken_address += 1;
+            return;
+        }
         let transport = self.sessions.get_mut(key).and_then(|session| session.transport.as_mut());
         let Some(transport) = transport else { return };
+        if !transport.admits(source, now) {
+            self.meters.faults.too_many_sources += 1;
+            return;
+        }
         let happened = transport.stun(&check, source, local, now);
         if let Some(checked) = happened.checked {
             if let Some(forgotten) = checked.forgotten {
                 self.forget_address(key, forgotten);
             }
-            // Whoever was checked last has the address: another session may have had it before,
-            // by its NAT's whim or a forger's.
-            if self.addresses.get(&source) != Some(&key) {
-                self.learn_address(key, source);
+            // Another session may have had it before, by its NAT's whim, and is silent now.
+            if !self.heard_from(source, key, now) {
+                self.learn_address(key, source, now);
             }
         }
         self.transport_happened(key, happened, now);

@@ -47,7 +47,8 @@ impl Engine {
                 self.meters.strays_received += 1;
                 self.take_datagram(source, local, &mut bytes, true, now);
             }
-            Mail::Route { source } => self.route(source, from),
+            Mail::Route { source } => self.route(source, from, now),
+            Mail::Claim { source } => self.claimed(source, from, now),
             Mail::Unroute { source } => {
                 if self.routes.get(&source) == Some(&from) {
                     self.routes.remove(&source);

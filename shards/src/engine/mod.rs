@@ -36,6 +36,7 @@ use std::time::Instant;
 
 use self::deadlines::Deadlines;
 use self::pending::Pending;
+use self::sessions::Holder;
 use self::spread::{Resend, Run};
 use crate::command::Answer;
 use crate::ids::ShardId;
@@ -85,7 +86,7 @@ pub struct Engine {
     pulls: Slots<Pull>,
     registry: HashMap<TrackKey, FeedKey>,
     /// Which session a datagram's source belongs to.
-    addresses: HashMap<SocketAddr, SessionKey>,
+    addresses: HashMap<SocketAddr, Holder>,
     /// Which other shard a datagram's source belongs to.
     routes: HashMap<SocketAddr, ShardId>,
     pending: BTreeMap<Waiter, Pending>,

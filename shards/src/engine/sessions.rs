@@ -1,14 +1,15 @@
 //! Sessions come, connect, fall silent and go.
 
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::feedback::REPORTS;
-use super::{Engine, SessionKey};
+use super::{Engine, Progress, SessionKey};
 use crate::command::Refusal;
 use crate::ids::{AppId, SessionId, ShardId};
 use crate::limits::{
-    CONTROL_QUEUED, DISCONNECTED_LIFETIME, OFFER_LIFETIME, ROUTES_PER_SHARD, SILENCE,
-    TRACK_LIFETIME, UNCONNECTED_LIFETIME,
+    ADDRESS_HELD, CLOSED_AT_ONCE, CONTROL_QUEUED, DISCONNECTED_LIFETIME, OFFER_LIFETIME,
+    ROUTES_PER_SHARD, SILENCE, TRACK_LIFETIME, UNCONNECTED_LIFETIME,
 };
 use crate::mail::Mail;
 use crate::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
@@ -17,19 +18,39 @@ use crate::session::transport::{Happened, Transport};
 use crate::session::ufrag::Credentials;
 use crate::session::{PulledState, Session};
 
+/// Who has an address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Holder {
+    pub(super) session: SessionKey,
+    /// When an authentic datagram last came from there.
+    pub(super) heard_at: Instant,
+    learned_at: Instant,
+}
+
+impl Holder {
+    fn is_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard_at) >= ADDRESS_HELD
+    }
+}
+
+/// Two shards that learn one address within this time did so before they heard of each other.
+const CROSSING: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Stops taking sessions.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Closes every session, each with a goodbye to its client.
-    pub fn close_all(&mut self, now: Instant) {
-        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+    /// Closes some sessions, each with a goodbye to its client. To be called, with a flush
+    /// after each call, until it says that all are closed.
+    pub fn close_some(&mut self, now: Instant) -> Progress {
+        let keys: Vec<SessionKey> = self.sessions.keys().take(CLOSED_AT_ONCE).collect();
         for key in keys {
             self.end_session(key, now);
         }
         self.resume_woken(now);
+        if self.sessions.is_empty() { Progress::Done } else { Progress::More }
     }
 
     pub(super) fn open_session(&mut self, app: AppId, now: Instant) -> Result<SessionKey, Refusal> {
@@ -237,25 +258,64 @@ impl Engine {
         }
     }
 
+    /// Whether this session may have the address: nobody else is heard from it. Asks the shard
+    /// that has it, if one does: the next check may then find it free.
+    pub(super) fn may_have(&mut self, key: SessionKey, source: SocketAddr, now: Instant) -> bool {
+        if let Some(holder) = self.addresses.get(&source) {
+            return holder.session == key || holder.is_silent(now);
+        }
+        let Some(&owner) = self.routes.get(&source) else { return true };
+        self.post(owner, Mail::Claim { source });
+        false
+    }
+
+    /// The address is alive in the hands of this session; false if it is not in them.
+    pub(super) fn heard_from(&mut self, source: SocketAddr, key: SessionKey, now: Instant) -> bool {
+        let holder = self.addresses.get_mut(&source).filter(|holder| holder.session == key);
+        let Some(holder) = holder else { return false };
+        holder.heard_at = now;
+        true
+    }
+
     /// Notes that `remote` belongs to this session, here and at every other shard: what the
     /// kernel steers wrongly must still find its owner.
-    pub(super) fn learn_address(&mut self, key: SessionKey, remote: std::net::SocketAddr) {
-        self.addresses.insert(remote, key);
+    pub(super) fn learn_address(&mut self, key: SessionKey, remote: SocketAddr, now: Instant) {
+        let holder = Holder { session: key, heard_at: now, learned_at: now };
+        self.addresses.insert(remote, holder);
         self.routes.remove(&remote);
         self.announce(|| Mail::Route { source: remote });
     }
 
-    pub(super) fn forget_address(&mut self, key: SessionKey, remote: std::net::SocketAddr) {
-        if self.addresses.get(&remote) == Some(&key) {
+    pub(super) fn forget_address(&mut self, key: SessionKey, remote: SocketAddr) {
+        if self.addresses.get(&remote).is_some_and(|holder| holder.session == key) {
             self.addresses.remove(&remote);
             self.announce(|| Mail::Unroute { source: remote });
         }
     }
 
-    pub(super) fn route(&mut self, source: std::net::SocketAddr, owner: ShardId) {
-        self.addresses.remove(&source);
-        if self.routes.len() < ROUTES_PER_SHARD {
+    /// Another shard has learned the address. One that is alive here stays here, and all are
+    /// told so again; only if both learned it just now, both give way, and the next check
+    /// decides.
+    pub(super) fn route(&mut self, source: SocketAddr, owner: ShardId, now: Instant) {
+        if let Some(holder) = self.addresses.get(&source) {
+            let is_new = now.saturating_duration_since(holder.learned_at) < CROSSING;
+            if !is_new && !holder.is_silent(now) {
+                self.announce(|| Mail::Route { source });
+                return;
+            }
+            self.addresses.remove(&source);
+        }
+        if self.routes.len() < ROUTES_PER_SHARD || self.routes.contains_key(&source) {
             self.routes.insert(source, owner);
+        }
+    }
+
+    /// Another shard's session wants an address: it gets one that nobody is heard from here.
+    pub(super) fn claimed(&mut self, source: SocketAddr, claimant: ShardId, now: Instant) {
+        match self.addresses.get(&source) {
+            Some(holder) if holder.is_silent(now) => self.forget_address(holder.session, source),
+            Some(_) => {}
+            None => self.post(claimant, Mail::Unroute { source }),
         }
     }
 

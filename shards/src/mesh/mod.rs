@@ -126,6 +126,12 @@ impl Seat {
             || self.lanes.iter().any(|lane| !lane.waiting.is_empty() && !lane.ring.is_full())
     }
 
+    /// Whether something waits for room with another shard. Nobody rings when there is room: who
+    /// sleeps now has to look again soon.
+    pub fn has_waiting(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.waiting.is_empty())
+    }
+
     /// Media messages dropped because a ring was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -211,6 +217,22 @@ mod tests {
             }
         }
         assert_eq!(sender.dropped(), 0);
+    }
+
+    #[test]
+    fn a_shard_that_falls_asleep_knows_that_mail_waits_for_a_full_ring() {
+        let mut seats = seats(2).unwrap();
+        let (mut receiver, mut sender) = (seats.pop().unwrap(), seats.pop().unwrap());
+        for n in 0..=RING as u16 {
+            assert!(!sender.has_waiting());
+            sender.post(ShardId(1), unroute(n));
+        }
+        sender.ring();
+        assert!(sender.has_waiting() && !sender.has_work(), "there is no room yet");
+        receiver.take().unwrap();
+        assert!(sender.has_waiting() && sender.has_work());
+        sender.ring();
+        assert!(!sender.has_waiting() && !sender.has_work());
     }
 
     #[test]

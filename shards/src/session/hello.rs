@@ -19,6 +19,20 @@ pub(super) fn client_random(datagram: &[u8]) -> Option<Random> {
     message.get(MESSAGE_HEADER + VERSION..)?.first_chunk().copied()
 }
 
+/// Whether the datagram begins with an encrypted record, which tells nobody but the holder of
+/// the key which association it belongs to: DTLS 1.2 after the first epoch (RFC 6347 §4.1), DTLS
+/// 1.3 with its unified header (RFC 9147 §4).
+pub(super) fn is_encrypted(datagram: &[u8]) -> bool {
+    match datagram {
+        [content, _, _, epoch_high, epoch_low, ..] if content & 0xe0 != UNIFIED => {
+            (*epoch_high, *epoch_low) != (0, 0)
+        }
+        [content, ..] => content & 0xe0 == UNIFIED,
+        [] => false,
+    }
+}
+
+const UNIFIED: u8 = 0x20;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const RECORD_HEADER: usize = 13;
@@ -46,10 +60,18 @@ mod tests {
         assert_eq!(client_random(&hello(0, CLIENT_HELLO, 9)), None, "a later fragment");
     }
 
+    #[test]
+    fn encrypted_records_are_told_from_plain_ones() {
+        assert!(!is_encrypted(&hello(0, CLIENT_HELLO, 0)));
+        assert!(is_encrypted(&hello(1, CLIENT_HELLO, 0)));
+        assert!(is_encrypted(&[0x2f, 0, 0]), "DTLS 1.3");
+        assert!(!is_encrypted(&[22, 0, 0]));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_borne(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = client_random(&bytes);
+            let _ = (client_random(&bytes), is_encrypted(&bytes));
         }
     }
 }

@@ -101,6 +101,7 @@ impl Ingress {
     pub fn key(&mut self, opener: Opener) {
         self.opener = Some(opener);
         self.streams.clear();
+        self.departed.clear();
         self.twcc = None;
     }
 
@@ -349,4 +350,67 @@ fn repaired(
     }
     window.commit(index);
     Some((original, index, 2..payload.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sdp::{Feedback, NegotiatedCodec, Receiving};
+    use super::*;
+    use crate::media::format::Codec;
+    use crate::media::srtp::{KeyingMaterial, Profile, Sealer};
+    use crate::testing::start;
+
+    fn keys(seed: u8) -> (Sealer, Opener) {
+        let profile = Profile::AeadAes128Gcm;
+        let material = vec![seed; profile.keying_material_len()];
+        let material = KeyingMaterial::new(profile, &material).unwrap();
+        (Sealer::new(&material.split(true).0), Opener::new(&material.split(false).1))
+    }
+
+    fn inlet() -> Inlet {
+        let opus = NegotiatedCodec {
+            codec: Codec::Opus,
+            pt: 111,
+            rtx_pt: None,
+            fmtp: String::new(),
+            feedback: Feedback::default(),
+        };
+        let receiving = Receiving {
+            codecs: vec![opus],
+            extensions: ExtensionIds::default(),
+            rids: Vec::new(),
+            ssrcs: Vec::new(),
+        };
+        Inlet::new("0", &receiving)
+    }
+
+    fn packet(sealer: &Sealer, index: u64) -> Vec<u8> {
+        let mut bytes = vec![0x80, 111, (index >> 8) as u8, index as u8, 0, 0, 0, 0, 0, 0, 0, 5];
+        bytes.resize(100, 0);
+        let len = sealer.seal_rtp(&mut bytes, 12, &[1, 2, 3], 5, index);
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn a_new_key_begins_at_rollover_zero_for_ssrcs_of_stopped_lines_too() {
+        let now = start();
+        let mut out = [0; 200];
+        let mut next_source = 1;
+        let mut ingress = Ingress::new(1);
+        let (old, opener) = keys(1);
+        ingress.key(opener);
+        ingress.set_inlet(inlet());
+        // The numbers wrap once, then the line stops.
+        for index in [65_000, 65_535, 65_536, 65_600] {
+            let packet = packet(&old, index);
+            ingress.receive(&packet, &mut out, &mut next_source, now).unwrap();
+        }
+        ingress.remove_inlet("0");
+        let (new, opener) = keys(2);
+        ingress.key(opener);
+        ingress.set_inlet(inlet());
+        let packet = packet(&new, 70);
+        assert!(ingress.receive(&packet, &mut out, &mut next_source, now).is_ok());
+    }
 }

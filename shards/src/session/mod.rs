@@ -11,6 +11,7 @@ pub mod inlet;
 pub mod keys;
 pub mod paths;
 pub mod sdp;
+mod sources;
 pub mod stun;
 pub mod transport;
 pub mod ufrag;

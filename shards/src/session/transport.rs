@@ -6,7 +6,8 @@
 //! for good until a ClientHello comes from a new path: so a fresh association waits for one,
 //! for a moment. Should the goodbye be lost, the ClientHello begins a second association
 //! beside the one that is up, which takes over once its handshake is done (RFC 6347 §4.2.8); a
-//! forged one comes to nothing.
+//! forged one comes to nothing: what is encrypted still reaches the association that is up, and
+//! a handshake that is not done in time is given up.
 //!
 //! Not here: media, and who the session is.
 
@@ -21,12 +22,20 @@ use super::hello;
 use super::keys::Keys;
 use super::paths::{Checked, Paths};
 use super::sdp::RemoteTransport;
+use super::sources::Sources;
 use super::stun::Check;
 use super::ufrag::Credentials;
 
 /// A second association is not begun sooner after the last one: a handshake costs a signature,
 /// which a forger must not get for the asking.
 const SUCCESSION: Duration = Duration::from_secs(2);
+
+/// A second association that is not up after this time is given up: a handshake takes two round
+/// trips and few repetitions.
+const HANDSHAKE: Duration = Duration::from_secs(6);
+
+/// ClientHellos remembered of one handshake: the client's, and some of a forger's.
+const HELLOS: usize = 4;
 
 /// How long after the client closed its association a new one may begin. Browsers check the
 /// new path at once; more would keep the tracks of those who left.
@@ -57,15 +66,18 @@ pub struct Transport {
     /// Before the last ICE restart; still good for finding the session until the client moves.
     previous_ufrag: Option<String>,
     pub paths: Paths,
+    /// Where the association's agent was checked from.
+    sources: Sources,
     remote: Option<RemoteTransport>,
-    /// The random of the ClientHello that began the association.
-    hello: Option<hello::Random>,
+    /// The randoms of the ClientHellos that came until the association was up, one of which
+    /// began it; newest first.
+    hellos: VecDeque<hello::Random>,
     is_up: bool,
-    /// The client closed its last association.
-    left_at: Option<Instant>,
+    /// The client closed its last association; another one must be up by then.
+    farewell: Option<Instant>,
     sctp_started: bool,
-    /// The first check that nominated each of the last paths, for a successor to learn its path
-    /// from; newest first.
+    /// The last check that nominated each of the last paths, for a successor to learn its path
+    /// from; newest first. All of them with the present credentials.
     nominations: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
@@ -91,10 +103,11 @@ impl Transport {
             credentials,
             previous_ufrag: None,
             paths: Paths::default(),
+            sources: Sources::default(),
             remote: None,
-            hello: None,
+            hellos: VecDeque::new(),
             is_up: false,
-            left_at: None,
+            farewell: None,
             sctp_started: false,
             nominations: VecDeque::new(),
         })
@@ -132,6 +145,7 @@ impl Transport {
             let old = std::mem::replace(&mut self.credentials, credentials);
             self.previous_ufrag = Some(old.ufrag);
             self.paths.restart();
+            self.nominations.clear();
         }
         self.happened(outcome)
     }
@@ -143,6 +157,11 @@ impl Transport {
         }
         let outcome = self.association.start_sctp(self.is_dtls_client(), now);
         self.happened(outcome)
+    }
+
+    /// Whether a check from there may be looked at.
+    pub fn admits(&self, source: SocketAddr, now: Instant) -> bool {
+        self.sources.admits(source, now)
     }
 
     /// A STUN message that names this session.
@@ -162,8 +181,10 @@ impl Transport {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
         let checked = success.then(|| {
+            self.sources.remember(source, now);
             let (priority, nominated) = (check.priority(), check.nominates());
-            if nominated && !self.nominations.iter().any(|(known, _)| *known == source) {
+            if nominated {
+                self.nominations.retain(|(known, _)| *known != source);
                 self.nominations.truncate(NOMINATIONS - 1);
                 self.nominations.push_front((source, check.bytes().to_vec()));
             }
@@ -177,46 +198,56 @@ impl Transport {
         if let Some(random) = hello::client_random(bytes) {
             self.greeted(random, source, now);
         }
-        match &mut self.successor {
-            Some(successor) if successor.source == source => {
-                let outcome = successor.association.receive(bytes, source, now);
-                self.succeeded(outcome, now)
-            }
-            _ => {
-                let outcome = self.association.receive(bytes, source, now);
-                let closed = outcome.closed && self.is_up;
-                let mut happened = self.happened(outcome);
-                if closed && self.wait_for_another(now) {
-                    happened.closed = false;
-                }
-                happened
+        let succeeding = self.successor.as_ref().is_some_and(|next| next.source == source);
+        let mut happened = Happened::default();
+        // What is encrypted is for either, and only one of them can open it.
+        if !succeeding || hello::is_encrypted(bytes) {
+            let outcome = self.association.receive(bytes, source, now);
+            let closed = outcome.closed && self.is_up;
+            happened = self.happened(outcome);
+            if closed && self.wait_for_another(now) {
+                happened.closed = false;
             }
         }
+        if succeeding && let Some(successor) = &mut self.successor {
+            let outcome = successor.association.receive(bytes, source, now);
+            let more = self.succeeded(outcome, now);
+            happened.datagrams.extend(more.datagrams);
+            happened.keys = happened.keys.or(more.keys);
+        }
+        happened
     }
 
-    /// The client closed the association that was up; true if another one may begin.
+    /// The client closed the association that was up; true if another one may begin, or has
+    /// begun: a goodbye may be overtaken.
     fn wait_for_another(&mut self, now: Instant) -> bool {
+        self.is_up = false;
+        self.farewell = Some(now + FAREWELL);
+        if let Some(successor) = self.successor.take() {
+            self.adopt(successor, now);
+            self.farewell = Some(now + HANDSHAKE);
+            return true;
+        }
         let fresh = Association::new(&self.cert, &self.credentials, now);
         let (Some(mut fresh), Some(remote)) = (fresh, &self.remote) else { return false };
         fresh.start(remote, now);
         self.association = fresh;
+        self.sources = Sources::default();
         self.restart_sctp(now);
-        self.successor = None;
-        self.hello = None;
-        self.is_up = false;
-        self.left_at = Some(now);
+        self.hellos.clear();
         true
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Happened {
         let mut happened = Happened::default();
-        if self.left_at.is_some_and(|at| at + FAREWELL <= now) {
+        if self.farewell.is_some_and(|at| at <= now) {
             return Happened { closed: true, ..happened };
         }
         if self.association.timeout().is_some_and(|at| at <= now) {
             let outcome = self.association.handle_timeout(now);
             happened = self.happened(outcome);
         }
+        self.successor.take_if(|next| next.began_at + HANDSHAKE <= now);
         if let Some(successor) = &mut self.successor
             && successor.association.timeout().is_some_and(|at| at <= now)
         {
@@ -230,9 +261,11 @@ impl Transport {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        let successor = self.successor.as_ref().and_then(|next| next.association.timeout());
-        let left = self.left_at.map(|at| at + FAREWELL);
-        [self.association.timeout(), successor, left].into_iter().flatten().min()
+        let successor = self.successor.as_ref().map(|next| {
+            let given_up = next.began_at + HANDSHAKE;
+            next.association.timeout().map_or(given_up, |at| at.min(given_up))
+        });
+        [self.association.timeout(), successor, self.farewell].into_iter().flatten().min()
     }
 
     /// Says goodbye: DTLS close_notify.
@@ -247,11 +280,19 @@ impl Transport {
 
     /// A ClientHello came: the first one, the same again, or one for a new association.
     fn greeted(&mut self, random: hello::Random, source: SocketAddr, now: Instant) {
-        if self.hello.is_none() || !self.is_up {
-            self.hello = Some(random);
+        if !self.is_up {
+            // Another one begins. A lost flight, which is repeated after a second or more, must
+            // not cost the session; forgers get this once.
+            if self.hellos.is_empty() && self.farewell.is_some() {
+                self.farewell = Some(now + HANDSHAKE);
+            }
+            if !self.hellos.contains(&random) {
+                self.hellos.truncate(HELLOS - 1);
+                self.hellos.push_front(random);
+            }
             return;
         }
-        let known = self.hello == Some(random)
+        let known = self.hellos.contains(&random)
             || self.successor.as_ref().is_some_and(|next| next.hello == random);
         let soon = self
             .successor
@@ -281,12 +322,18 @@ impl Transport {
         if happened.keys.is_some()
             && let Some(successor) = self.successor.take()
         {
-            self.association = successor.association;
-            self.hello = Some(successor.hello);
             self.paths.keep_only(successor.source);
-            self.restart_sctp(now);
+            self.adopt(successor, now);
         }
         happened
+    }
+
+    fn adopt(&mut self, successor: Successor, now: Instant) {
+        self.association = successor.association;
+        self.sources = Sources::default();
+        self.sources.remember(successor.source, now);
+        self.hellos = VecDeque::from([successor.hello]);
+        self.restart_sctp(now);
     }
 
     /// SCTP lives within its association, so another one needs it anew.
@@ -300,7 +347,7 @@ impl Transport {
     fn happened(&mut self, outcome: Outcome) -> Happened {
         if outcome.keys.is_some() {
             self.is_up = true;
-            self.left_at = None;
+            self.farewell = None;
         }
         let datagrams = outcome.datagrams.into_iter();
         Happened {
@@ -317,3 +364,29 @@ impl Transport {
 
 /// A STUN binding success response (RFC 8489 §5).
 const STUN_SUCCESS: [u8; 2] = [0x01, 0x01];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+    use crate::session::keys;
+    use crate::testing::start;
+
+    #[test]
+    fn a_second_handshake_that_does_not_end_is_given_up() {
+        let now = start();
+        let cert = keys::provider().dtls_provider.generate_certificate().unwrap();
+        let mut random = || 7;
+        let credentials = Credentials::new(ShardId(0), 0, &mut random);
+        let association = Association::new(&cert, &credentials, now).unwrap();
+        let mut transport = Transport::new(&cert, credentials, now).unwrap();
+        let source = ([127, 0, 0, 1], 9).into();
+        transport.successor =
+            Some(Successor { association, source, hello: [7; 32], began_at: now });
+        assert!(transport.timeout().is_some_and(|at| at <= now + HANDSHAKE));
+        transport.handle_timeout(now + HANDSHAKE / 2);
+        assert!(transport.successor.is_some());
+        transport.handle_timeout(now + HANDSHAKE);
+        assert!(transport.successor.is_none());
+    }
+}

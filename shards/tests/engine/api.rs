@@ -4,6 +4,7 @@ use shards::command::{
     Ask, CloseRequest, Description, ItemError, Location, MediaKind as Kind, Refusal, Reply,
     SdpKind, TrackObject, TracksRequest,
 };
+use shards::engine::Progress;
 use shards::ids::{AppId, SessionId};
 use shards::limits::{TRACK_NAME_LEN, TRACKS_PER_CALL};
 use str0m::media::{Direction, MediaKind};
@@ -473,7 +474,7 @@ fn a_draining_shard_takes_no_new_sessions_and_keeps_the_old_ones() {
     assert_eq!(world.ask(0, Ask::Create { offer: None }), Err(Refusal::Draining));
     assert!(world.describe(session).connected);
     let now = world.now;
-    world.engines[0].close_all(now);
+    assert_eq!(world.engines[0].close_some(now), Progress::Done);
     world.flows.clear();
     world.run(secs(1));
     assert!(world.engines[0].is_empty());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use shards::session::keys;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::config::DtlsCert;
 use str0m::format::Codec;
 use str0m::media::{
     Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
@@ -14,7 +15,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{
     Extension, ExtensionSerializer, ExtensionValues, RtpPacket, RtpWrite, SeqNo, Ssrc,
 };
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
 /// A packet as it reached the client.
 #[derive(Debug, Clone)]
@@ -91,6 +92,7 @@ pub(crate) struct Source {
 
 pub(crate) struct Client {
     pub(crate) rtc: Rtc,
+    cert: DtlsCert,
     /// What it believes its address to be, and what the world sees (NAT).
     pub(crate) address: SocketAddr,
     pub(crate) external: SocketAddr,
@@ -166,8 +168,10 @@ impl Client {
     pub(crate) fn new(address: SocketAddr, abilities: Abilities, now: Instant) -> Self {
         let (only, red) = (abilities.only, abilities.red);
         let may = |codec: Codec| only.is_none_or(|only| only == codec);
+        let cert = keys::provider().dtls_provider.generate_certificate().unwrap();
         let mut config = Rtc::builder()
             .set_crypto_provider(keys::provider())
+            .set_dtls_cert(cert.clone())
             .set_rtp_mode(true)
             .set_stats_interval(Some(Duration::from_millis(250)))
             .clear_codecs()
@@ -187,6 +191,7 @@ impl Client {
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
+            cert,
             address,
             external: address,
             connected: false,
@@ -204,6 +209,35 @@ impl Client {
             seqs: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
+    }
+
+    /// Begins another transport under the same credentials, as browsers do, without a goodbye
+    /// to the old one. `answer` is what the server described itself with.
+    pub(crate) fn begin_anew(&mut self, answer: &str, now: Instant) {
+        let of = |name: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("the answer has it").to_owned()
+        };
+        let fingerprint = of("a=fingerprint:").parse().unwrap();
+        let theirs = IceCreds { ufrag: of("a=ice-ufrag:"), pass: of("a=ice-pwd:") };
+        let server = format!("candidate:{}", of("a=candidate:"));
+        let server = Candidate::from_sdp_string(&server).unwrap();
+        let ours = self.rtc.direct_api().local_ice_credentials();
+        let mut rtc = Rtc::builder()
+            .set_crypto_provider(keys::provider())
+            .set_dtls_cert(self.cert.clone())
+            .set_local_ice_credentials(ours)
+            .build(now);
+        rtc.add_local_candidate(Candidate::host(self.address, "udp").unwrap());
+        rtc.add_remote_candidate(server);
+        let mut api = rtc.direct_api();
+        api.set_ice_controlling(true);
+        api.set_remote_ice_credentials(theirs);
+        api.set_remote_fingerprint(fingerprint);
+        api.start_dtls(true).unwrap();
+        self.rtc = rtc;
+        self.connected = false;
+        self.drive(now);
     }
 
     /// Offers m-lines; returns the offer and their mids.

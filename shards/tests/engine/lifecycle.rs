@@ -1,9 +1,11 @@
 //! Sessions and tracks come and go, and nothing of them stays.
 
-use shards::command::{Ask, Refusal};
-use str0m::media::MediaKind;
+use shards::command::{Ask, Refusal, TracksRequest};
+use shards::engine::Progress;
+use shards::limits::CLOSED_AT_ONCE;
+use str0m::media::{Direction, MediaKind};
 
-use crate::world::{World, pulling, remote, secs};
+use crate::world::{World, local, ms, offer_of, pulling, remote, secs, shard_address};
 
 const BOTH: [(&str, MediaKind); 2] = [("mic", MediaKind::Audio), ("cam", MediaKind::Video)];
 
@@ -180,6 +182,80 @@ fn a_client_that_says_goodbye_is_gone_unless_it_begins_again_at_once() {
     assert_empty(&world);
 }
 
+/// A ClientHello that nobody's handshake began with.
+fn forged_hello() -> Vec<u8> {
+    let mut bytes = vec![22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 60];
+    bytes.extend([1, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0, 48, 0xfe, 0xfd]);
+    bytes.extend([7; 46]);
+    bytes
+}
+
+#[test]
+fn a_client_that_begins_anew_without_a_goodbye_takes_over() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    let (sdp, mids) = world.clients[client].offer(&[MediaKind::Audio], Direction::SendOnly);
+    let request = TracksRequest {
+        offer: Some(offer_of(sdp)),
+        tracks: vec![local("mic", &mids[0])],
+        auto_discover: false,
+    };
+    let answer = world.tracks(session, request).description.unwrap().sdp;
+    world.clients[client].accept_answer(&answer);
+    world.connect(client);
+    world.run(secs(3));
+    let now = world.now;
+    world.clients[client].begin_anew(&answer, now);
+    world.connect(client);
+    // Past the time of a handshake and of silence: the second association is the one now.
+    world.run(secs(60));
+    assert!(world.describe(session).connected);
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    world.run(secs(4));
+    assert_empty(&world);
+}
+
+#[test]
+fn a_goodbye_is_heard_although_somebody_forged_a_hello() {
+    let mut world = World::new(1);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    world.run(secs(3));
+    let from = world.clients[client].external;
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(ms(100));
+    world.flows.clear();
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    // The time of a handshake, in case that the hello was no forgery.
+    world.run(secs(7));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+    assert_empty(&world);
+}
+
+#[test]
+fn a_new_association_that_loses_a_flight_has_the_time_of_a_handshake() {
+    let mut world = World::new(1);
+    let (client, session, _) = world.publisher(0, &BOTH);
+    let from = world.clients[client].external;
+    world.flows.clear();
+    let now = world.now;
+    world.clients[client].rtc.close().unwrap();
+    world.clients[client].drive(now);
+    world.run(ms(1500));
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(secs(5));
+    assert!(world.describe(session).connected, "the handshake may still end well");
+    // But not for ever.
+    world.deliver(from, shard_address(0), &mut forged_hello());
+    world.run(secs(2));
+    let gone = Refusal::Gone { session: session.to_string(), publisher: false };
+    assert_eq!(world.ask(0, Ask::Describe { session }), Err(gone));
+}
+
 #[test]
 fn a_deleted_sessions_client_is_told() {
     let mut world = World::new(1);
@@ -188,6 +264,27 @@ fn a_deleted_sessions_client_is_told() {
     world.delete(session);
     world.run(secs(1));
     assert!(world.clients[client].closed || !world.clients[client].rtc.is_alive());
+    assert_empty(&world);
+}
+
+#[test]
+fn a_full_shard_says_all_its_goodbyes() {
+    let mut world = World::new(1);
+    let (client, _, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    for _ in 0..CLOSED_AT_ONCE * 2 {
+        world.create(0);
+    }
+    let (last, _, _) = world.publisher(0, &BOTH);
+    world.flows.clear();
+    let now = world.now;
+    world.engines[0].drain();
+    for progress in [Progress::More, Progress::More, Progress::Done] {
+        assert_eq!(world.engines[0].close_some(now), progress);
+        world.settle();
+    }
+    world.run(secs(1));
+    assert!([client, last].iter().all(|&n| !world.clients[n].rtc.is_alive()));
     assert_empty(&world);
 }
 

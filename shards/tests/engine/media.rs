@@ -1,7 +1,7 @@
 //! Media from publisher to subscribers: through loss, repetition and disorder, and while what
 //! is behind a transceiver changes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -283,6 +283,46 @@ fn media_follows_a_client_whose_nat_gives_it_another_address() {
         let last = world.clients[viewer].got.last().unwrap().at;
         assert!(world.now - last < ms(50), "media flows again");
     }
+}
+
+#[test]
+fn a_second_association_learns_its_path_after_an_ice_restart_too() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    let from = world.clients[client].external;
+    let hello = Rc::new(RefCell::new(None));
+    let answers = Rc::new(Cell::new(0));
+    let (seen, counted) = (Rc::clone(&hello), Rc::clone(&answers));
+    world.network = Box::new(move |_, source, to, bytes| {
+        let is_hello = bytes[0] == 22 && bytes[13] == 1;
+        if is_hello && source == from {
+            seen.borrow_mut().get_or_insert_with(|| (to, bytes.to_vec()));
+        }
+        // In epoch 0: of a handshake, and not of the association that is up.
+        if to == from && bytes[0] == 22 && bytes[3..5] == [0, 0] {
+            counted.set(counted.get() + 1);
+        }
+        vec![ms(0)]
+    });
+    world.push(client, session, &[("mic", MediaKind::Audio)]);
+    world.connect(client);
+    let offer = crate::world::offer_of(world.clients[client].offer_restart());
+    let ask = shards::command::Ask::Renegotiate { session, description: offer };
+    let Ok(shards::command::Reply::Renegotiated { answer: Some(answer) }) = world.ask(0, ask)
+    else {
+        panic!("an answer is expected")
+    };
+    world.clients[client].accept_answer(&answer.sdp);
+    let now = world.now;
+    world.clients[client].drive(now);
+    world.run(secs(10));
+    // The same client begins anew: another random.
+    let (to, mut bytes) = hello.borrow_mut().take().unwrap();
+    bytes[30] ^= 0xff;
+    answers.set(0);
+    world.deliver(from, to, &mut bytes);
+    world.run(secs(1));
+    assert!(answers.get() > 0, "the second association answers");
 }
 
 #[test]

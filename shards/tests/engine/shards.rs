@@ -1,7 +1,11 @@
 //! Several shards: media crosses once, strays find their owner.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
+use shards::ids::ShardId;
+use shards::mail::Mail;
 use str0m::media::MediaKind;
 
 use crate::media::BOTH;
@@ -72,20 +76,21 @@ fn everything_works_when_every_datagram_reaches_the_wrong_shard() {
     }
 }
 
-#[test]
-fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
+/// A client of shard 0 vanishes; its address comes to a client of shard `next`.
+fn an_address_is_followed(next: usize) {
     let mut world = World::new(2);
     // The kernel steers by address: everything of this one reaches shard 0.
     world.steers = Box::new(|_, _| 0);
     let (_, publisher, _) = world.publisher(1, &BOTH);
     let (first, _, _) = world.viewer(0, &[(publisher, "mic")]);
     world.run(secs(1));
-    // The first client vanishes, and its NAT gives its address to another at once.
+    // The first client vanishes, and its NAT gives its address to another.
     let address = world.clients[first].external;
     world.clients[first].external = shard_address(9);
+    world.run(secs(6));
     let second = world.add_client();
     world.clients[second].external = address;
-    let session = world.create(1);
+    let session = world.create(next);
     world.pull(second, session, &[(publisher, "mic")]);
     world.connect(second);
     world.run(secs(1));
@@ -93,19 +98,127 @@ fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
 }
 
 #[test]
-fn an_address_that_was_taken_away_is_won_back_by_the_next_check() {
+fn an_address_that_a_nat_gives_to_another_session_is_followed() {
+    an_address_is_followed(0);
+}
+
+#[test]
+fn an_address_that_moves_to_a_session_of_another_shard_is_followed() {
+    an_address_is_followed(1);
+}
+
+/// Keeps a STUN check that the thief sends as its own, and replays it under the address of the
+/// publisher, on the shard that is `thieves`.
+fn a_thief_gets_nothing(thieves: usize) {
     let mut world = World::new(2);
     let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
     let (viewer, _, _) = world.viewer(1, &[(session, "mic")]);
-    // Somebody on the other shard sends a valid check of its own under the publisher's address.
-    let (thief, theirs) = (world.add_client(), world.create(0));
-    world.clients[thief].external = world.clients[publisher].external;
+    let (thief, theirs) = (world.add_client(), world.create(thieves));
+    let from = world.clients[thief].external;
+    let check = Rc::new(RefCell::new(None));
+    let seen = Rc::clone(&check);
+    world.network = Box::new(move |_, source, to, bytes| {
+        if source == from && bytes.starts_with(&[0, 1]) {
+            seen.borrow_mut().get_or_insert_with(|| (to, bytes.to_vec()));
+        }
+        vec![ms(0)]
+    });
     world.push(thief, theirs, &[("x", MediaKind::Audio)]);
-    world.run(ms(200));
-    world.clients[thief].external = shard_address(9);
-    world.run(secs(6));
+    world.connect(thief);
+    let (to, check) = check.borrow_mut().take().unwrap();
+    let spoofed = world.clients[publisher].external;
+    world.clients[viewer].got.clear();
+    for _ in 0..200 {
+        world.deliver(spoofed, to, &mut check.clone());
+        world.run(ms(50));
+    }
+    assert!(world.clients[viewer].got.len() >= 499, "{}", world.clients[viewer].got.len());
+    assert_eq!(world.engines[thieves].meters().faults.taken_address, 200);
+    assert!(world.describe(theirs).connected && world.describe(session).connected);
+}
+
+#[test]
+fn a_check_replayed_under_anothers_address_does_not_take_it() {
+    a_thief_gets_nothing(0);
+}
+
+#[test]
+fn a_check_replayed_under_an_address_of_another_shard_does_not_take_it() {
+    a_thief_gets_nothing(1);
+}
+
+#[test]
+fn an_address_is_heard_by_its_media_alone() {
+    let mut world = World::new(1);
+    let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let (viewer, _, _) = world.viewer(0, &[(session, "mic")]);
+    let address = world.clients[publisher].external;
+    // From here on it sends media, and neither checks nor reports arrive.
+    world.network = Box::new(move |_, from, _, bytes| {
+        let is_media = bytes[0] & 0xc0 == 0x80 && !(192..224).contains(&bytes[1]);
+        if from == address && !is_media { vec![] } else { vec![ms(0)] }
+    });
+    world.run(secs(7));
+    let (thief, theirs) = (world.add_client(), world.create(0));
+    world.network = Box::new(|_, _, _, _| vec![ms(0)]);
+    world.push(thief, theirs, &[("x", MediaKind::Audio)]);
+    world.clients[thief].external = address;
+    world.clients[viewer].got.clear();
+    world.run(secs(1));
+    assert!(world.clients[viewer].got.len() >= 49);
+    assert!(!world.clients[thief].connected);
+}
+
+#[test]
+fn an_address_that_another_shard_says_it_has_is_kept_while_alive_and_found_again_later() {
+    let mut world = World::new(2);
+    let (publisher, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let (viewer, _, _) = world.viewer(1, &[(session, "mic")]);
+    let source = world.clients[publisher].external;
+    // The other shard says that it has the address, and has it no more.
+    world.run(secs(2));
+    world.engines[0].handle_mail(ShardId(1), Mail::Route { source }, world.now);
+    world.clients[viewer].got.clear();
+    world.run(secs(2));
+    assert!(world.clients[viewer].got.len() >= 99, "one that is alive stays");
+    // The publisher's checks find it after a shard that gave way has lost it.
+    let late = world.now + secs(6);
+    world.engines[0].handle_mail(ShardId(1), Mail::Route { source }, late);
+    world.run(secs(10));
     let last = world.clients[viewer].got.last().unwrap().at;
     assert!(world.now - last < ms(50), "the publisher is heard again");
+}
+
+#[test]
+fn a_check_replayed_from_thousands_of_addresses_is_not_remembered_from_all() {
+    let mut world = World::new(1);
+    let (client, session) = (world.add_client(), world.create(0));
+    let from = world.clients[client].external;
+    let check = Rc::new(RefCell::new(None));
+    let seen = Rc::clone(&check);
+    world.network = Box::new(move |_, source, to, bytes| {
+        if source == from && bytes.starts_with(&[0, 1]) {
+            seen.borrow_mut().get_or_insert_with(|| (to, bytes.to_vec()));
+        }
+        vec![ms(0)]
+    });
+    let mids = world.push(client, session, &[("mic", MediaKind::Audio)]);
+    world.flow(client, &mids[0], 1);
+    world.connect(client);
+    let (to, check) = check.borrow_mut().take().unwrap();
+    for port in 1000..6000 {
+        let source = ([10, 9, 9, 9], port).into();
+        world.engines[0].handle_datagram(source, to, &mut check.clone(), world.now);
+    }
+    let refused = world.engines[0].meters().faults.too_many_sources;
+    assert!(refused >= 4960, "{refused}");
+    // The client itself is heard, and may still move.
+    world.run(secs(5));
+    world.clients[client].external.set_port(7777);
+    world.run(secs(10));
+    let before = world.engines[0].meters().packets_in;
+    world.run(secs(1));
+    assert!(world.engines[0].meters().packets_in - before >= 49);
 }
 
 #[test]
