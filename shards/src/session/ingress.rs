@@ -116,6 +116,8 @@ impl Ingress {
             self.inlets.push(inlet);
             return true;
         };
+        // Even a stream whose first packet was malformed has its layer.
+        self.inlets[at].used |= self.streams.iter().any(|stream| stream.mid == inlet.mid);
         let goes_on = inlet.go_on_from(&self.inlets[at]);
         if !goes_on {
             self.remove_inlet(&inlet.mid.clone());
