@@ -18,7 +18,7 @@ test('the demo page publishes a pattern, another tab watches it, a share link to
   await second.until(() => !!document.querySelector('#live .watch'));
   await second.run(() => document.querySelector('#live .watch').click());
   await second.run(() => document.querySelector('#live .watch').click());
-  await playing(second, 2);
+  await playing(second, 1); // the second click leads to the tile that is there
   const stats = await second.until(() => {
     const s = statistics('watch');
     return /^\d/.test(s.Resolution) && /[1-9]/.test(s.Frames) && /[1-9].*bit/.test(s.Bitrate) && s['Round trip'] !== '–' && s;
