@@ -12,6 +12,9 @@ pub struct Meters {
     pub packets_in: u64,
     /// Copies of packets sent to subscribers, resends apart.
     pub packets_out: u64,
+    /// Copies not sent: too long for a datagram with the subscriber's header extensions, of a
+    /// picture from before its switch to this source, or of a RED payload that makes no sense.
+    pub copies_dropped: u64,
     pub resends: u64,
     pub keyframes_asked: u64,
     pub nacks_answered_late: u64,

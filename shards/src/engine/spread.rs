@@ -162,6 +162,7 @@ impl Engine {
                 continue;
             };
             self.meters.packets_out += copies.forward_all(pull, &run.batch);
+            self.meters.copies_dropped += copies.unfit;
             if pull.needs_keyframe() {
                 needy = Some(pull.layer);
             }
@@ -209,6 +210,7 @@ impl Engine {
         if copies.resend(pull, batch, packet, resend.index) {
             self.meters.resends += 1;
         }
+        self.meters.copies_dropped += copies.unfit;
     }
 }
 
@@ -234,6 +236,8 @@ struct Copies<'a> {
     transport_seq: &'a mut u16,
     lane: Lane<'a>,
     moment: Moment,
+    /// Copies that could not be made.
+    unfit: u64,
 }
 
 /// What one copy is made of, besides the packet.
@@ -249,7 +253,7 @@ impl<'a> Copies<'a> {
     /// `None` while the subscriber has no key or no address.
     fn new(egress: &'a mut Egress, outbox: &'a mut Outbox, moment: Moment) -> Option<Self> {
         let (sealer, to, transport_seq) = egress.lend()?;
-        Some(Self { sealer, transport_seq, lane: outbox.lane(to), moment })
+        Some(Self { sealer, transport_seq, lane: outbox.lane(to), moment, unfit: 0 })
     }
 
     /// Forwards what the subscriber gets of a batch; returns how many packets.
@@ -310,6 +314,7 @@ impl<'a> Copies<'a> {
         let sealer = self.sealer;
         let payload = batch.payload(packet);
         if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {
+            self.unfit += 1;
             return false;
         }
         let plain = Plain { pull, packet, stamp, outlet };
@@ -318,7 +323,10 @@ impl<'a> Copies<'a> {
             Written::InPlace(len) => {
                 sealer.seal_rtp_in_place(slot, header_len, len, shape.ssrc, shape.index)
             }
-            Written::Unfit => return false,
+            Written::Unfit => {
+                self.unfit += 1;
+                return false;
+            }
         };
         if pull.out.extensions.get(Extension::TransportCc).is_some() {
             *self.transport_seq = seq.wrapping_add(1);

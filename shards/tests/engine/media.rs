@@ -379,6 +379,32 @@ fn a_burst_larger_than_the_outbox_arrives_whole() {
 }
 
 #[test]
+fn a_packet_that_no_datagram_holds_with_our_extensions_is_counted() {
+    let mut world = World::new(1);
+    let (_, session, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    let (viewer, _, _) = world.viewer(0, &[(session, "mic")]);
+    world.run(secs(1));
+    let counts = |world: &World| {
+        let meters = world.engines[0].meters();
+        (meters.packets_in, meters.packets_out, meters.copies_dropped)
+    };
+    let before = counts(&world);
+    assert_eq!(before.2, 0);
+    // From one that fits to one that fills the publisher's datagram.
+    for len in 1420..1480 {
+        world.flows[0].len = len;
+        world.run(FRAME);
+    }
+    world.flows[0].len = 100;
+    world.run(secs(1));
+    let after = counts(&world);
+    let (received, sent, dropped) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+    assert!(dropped > 0 && sent > 0, "{dropped} dropped, {sent} sent");
+    assert_eq!(received, sent + dropped, "no copy is lost without being counted");
+    assert!(world.now - world.clients[viewer].got.last().unwrap().at < ms(50), "it goes on");
+}
+
+#[test]
 fn a_late_joiner_starts_with_a_keyframe_and_its_audio_at_once() {
     let mut world = World::new(2);
     let (_, session, _) = world.publisher(0, &BOTH);
