@@ -133,9 +133,10 @@ impl Node {
         Self { child, banner }
     }
 
+    /// The first, where each shard has its own (`57001-57002`).
     fn media_port(&self) -> String {
         let (_, rest) = self.banner.split_once("udp ").unwrap();
-        rest.lines().next().unwrap().to_owned()
+        rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().to_owned()
     }
 
     fn signal(&self, name: &str) {

@@ -70,6 +70,10 @@ fn assert_survives_rebinding(mut stage: Stage) {
         assert_ne!(old, new);
         stage.watch(viewer, &[1, 2], 40);
     }
+    // Without the rights for eBPF the kernel knows ufrags, not addresses: strays go on.
+    if matches!(stage.node.steering, Some(Kind::CBpf | Kind::Hash)) {
+        return;
+    }
     let strays: u64 = (0..2).map(|shard| stage.node.read(shard).meters.strays_sent).sum();
     stage.watch(viewer, &[1, 2], 20);
     let later: u64 = (0..2).map(|shard| stage.node.read(shard).meters.strays_sent).sum();

@@ -35,10 +35,9 @@ fn media_works_where_the_kernel_steers_by_hash(kind: PortKind) {
 
 fn assert_all_stray(kind: PortKind, splits_hello: bool) {
     let mut stage = Stage::new(Layout::Reversed, kind);
-    if stage.node.steering != Some(Kind::EBpf) {
-        eprintln!("left out: only eBPF can be told to steer everything wrongly");
-        return;
-    }
+    // Without the rights for eBPF the kernel steers by ufrag: every STUN check goes astray,
+    // the rest as its hash falls.
+    let all = stage.node.steering == Some(Kind::EBpf);
     let (publisher, session) = (stage.add_peer(), stage.create(0));
     stage.peers[publisher].splits_hello = splits_hello;
     stage.publish(publisher, session, &BOTH);
@@ -51,8 +50,11 @@ fn assert_all_stray(kind: PortKind, splits_hello: bool) {
         let counted = stage.node.read(shard);
         let meters = &counted.meters;
         let faults = meters.faults.unknown_source;
-        assert_eq!(counted.port.datagrams_in, meters.strays_sent + faults, "shard {shard}");
-        assert!(meters.strays_sent > 20 && meters.strays_received > 20, "{meters:?}");
+        if all {
+            assert_eq!(counted.port.datagrams_in, meters.strays_sent + faults, "shard {shard}");
+        }
+        let least = if all { 20 } else { 0 };
+        assert!(meters.strays_sent > least && meters.strays_received > least, "{meters:?}");
         unknown += faults;
     }
     assert_eq!(unknown, 0, "datagrams that overtook the news of where they belong");
