@@ -54,9 +54,17 @@ pub enum Mail {
 }
 
 impl Mail {
-    /// Media may be dropped when the other shard cannot keep up, and so may what comes again
-    /// with the next datagram; everything else must arrive.
-    pub fn is_media(&self) -> bool {
-        matches!(self, Self::Media { .. } | Self::Stray { .. } | Self::Claim { .. })
+    /// Media may be dropped when the other shard cannot keep up, and so may what comes again:
+    /// with the next datagram, sender report or keyframe request. A peer can send those as
+    /// often as it likes, so none may wait. Everything else must arrive.
+    pub fn may_be_dropped(&self) -> bool {
+        matches!(
+            self,
+            Self::Media { .. }
+                | Self::Clock { .. }
+                | Self::Keyframe { .. }
+                | Self::Stray { .. }
+                | Self::Claim { .. }
+        )
     }
 }

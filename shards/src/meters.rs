@@ -22,7 +22,6 @@ pub struct Meters {
     pub strays_received: u64,
     pub control_dropped: u64,
     pub resends_dropped: u64,
-    pub media_mail_dropped: u64,
     /// Panics contained; each ended a session.
     pub panics: u64,
     pub faults: Faults,

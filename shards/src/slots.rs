@@ -22,6 +22,12 @@ impl<T> Key<T> {
     pub fn generation(self) -> u32 {
         self.generation
     }
+
+    /// Of no entry.
+    #[cfg(test)]
+    pub(crate) fn dangling() -> Self {
+        Self { slot: u32::MAX, generation: 0, of: PhantomData }
+    }
 }
 
 impl<T> Clone for Key<T> {

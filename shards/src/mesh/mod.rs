@@ -132,7 +132,7 @@ impl Seat {
         self.lanes.iter().any(|lane| !lane.waiting.is_empty())
     }
 
-    /// Media messages dropped because a ring was full.
+    /// Messages dropped because a ring was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -151,7 +151,7 @@ impl Seat {
 
 impl Lane {
     fn keep(&mut self, mail: Mail, dropped: &mut u64) {
-        if mail.is_media() {
+        if mail.may_be_dropped() {
             *dropped += 1;
         } else {
             self.waiting.push_back(mail);
@@ -184,6 +184,7 @@ pub fn place(loads: &[AtomicU32], random: u64) -> ShardId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slots::Key;
 
     fn unroute(port: u16) -> Mail {
         Mail::Unroute { source: ([127, 0, 0, 1], port).into() }
@@ -241,6 +242,17 @@ mod tests {
         for _ in 0..RING + 5 {
             seats[0].post(ShardId(1), stray());
         }
+        assert_eq!(seats[0].dropped(), 5);
+    }
+
+    #[test]
+    fn what_a_peer_repeats_at_will_does_not_pile_up_behind_a_full_ring() {
+        let mut seats = seats(2).unwrap();
+        let feed = Key::dangling();
+        for _ in 0..RING + 5 {
+            seats[0].post(ShardId(1), Mail::Keyframe { feed, layer: 0 });
+        }
+        assert!(!seats[0].has_waiting());
         assert_eq!(seats[0].dropped(), 5);
     }
 
