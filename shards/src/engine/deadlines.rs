@@ -22,9 +22,14 @@ pub(super) enum Due {
     Waiter(Waiter),
 }
 
+/// Entries that are worth no search for overtaken ones.
+const FEW: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, Due)>>,
+    /// Twice what was live when last looked.
+    limit: usize,
 }
 
 impl Deadlines {
@@ -34,6 +39,16 @@ impl Deadlines {
 
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Forgets what was overtaken, once it may be half of all: a session that is put forward
+    /// with each packet leaves an entry each time.
+    fn trim(&mut self, is_live: impl Fn(Instant, Due) -> bool) {
+        if self.heap.len() <= self.limit.max(FEW) {
+            return;
+        }
+        self.heap.retain(|Reverse((at, due))| is_live(*at, *due));
+        self.limit = 2 * self.heap.len();
     }
 
     fn pop(&mut self, now: Instant) -> Option<(Instant, Due)> {
@@ -67,6 +82,13 @@ impl Engine {
         {
             session.due = Some(at);
             self.deadlines.push(at, Due::Session(key));
+            let sessions = &self.sessions;
+            self.deadlines.trim(|at, due| match due {
+                Due::Session(key) => {
+                    sessions.get(key).is_some_and(|session| session.due == Some(at))
+                }
+                Due::Keyframe(_) | Due::Layers(_) | Due::Waiter(_) => true,
+            });
         }
     }
 
@@ -87,5 +109,27 @@ impl Engine {
             // A deadline that stays in the past must not keep the shard turning.
             self.schedule(key, at.max(now + AT_LEAST));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::Key;
+    use crate::testing::start;
+
+    #[test]
+    fn a_session_put_forward_again_and_again_does_not_pile_up() {
+        let (mut deadlines, start) = (Deadlines::default(), start());
+        let keyframe = (start, Due::Keyframe(Key::dangling()));
+        deadlines.push(keyframe.0, keyframe.1);
+        for n in (1..10_000).rev() {
+            let at = start + Duration::from_millis(n);
+            deadlines.push(at, Due::Session(Key::dangling()));
+            deadlines.trim(|when, due| when == at || due == keyframe.1);
+            assert!(deadlines.heap.len() <= FEW + 1);
+        }
+        assert_eq!(deadlines.pop(start), Some(keyframe), "what is live stays");
+        assert_eq!(deadlines.next(), Some(start + Duration::from_millis(1)));
     }
 }
