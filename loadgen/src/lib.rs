@@ -1,0 +1,9 @@
+//! The load generator: peers as browsers are, thousands in one process, and what they saw.
+//!
+//! Layers, from pure to rim: `media` (frames as libwebrtc makes them), `probe` (payloads that
+//! prove order, loss, origin and latency), `peer` (one PeerConnection), `api` (how each kind of
+//! server is asked), `scenario` (who joins when and does what), `report` (what came of it),
+//! `real` (sockets, threads, HTTP, the clock).
+
+pub mod api;
+pub mod report;

@@ -1,0 +1,3 @@
+//! `shardcast-loadgen`: see `--help`.
+
+fn main() {}
