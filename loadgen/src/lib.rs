@@ -6,4 +6,6 @@
 //! `real` (sockets, threads, HTTP, the clock).
 
 pub mod api;
+pub mod media;
+pub mod probe;
 pub mod report;
