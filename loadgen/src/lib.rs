@@ -7,5 +7,6 @@
 
 pub mod api;
 pub mod media;
+pub mod peer;
 pub mod probe;
 pub mod report;

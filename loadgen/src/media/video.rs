@@ -100,20 +100,29 @@ impl Part {
         DESCRIPTOR_LEN + KEYFRAME_HEADER_LEN
     }
 
-    /// Whether a payload begins a VP8 keyframe, whoever rewrote its descriptor.
-    pub fn begins_keyframe(payload: &[u8]) -> bool {
-        // RFC 7741 §4.2: X says that a second byte follows, which says what else does.
-        let Some(&first) = payload.first() else { return false };
-        let mut at = 1;
-        if first & 0x80 != 0 {
-            let Some(&present) = payload.get(1) else { return false };
-            at = 2;
-            if present & 0x80 != 0 {
-                at += 1 + usize::from(payload.get(at).is_some_and(|id| id & 0x80 != 0));
-            }
-            at += usize::from(present & 0x40 != 0) + usize::from(present & 0x30 != 0);
+    /// The length of the descriptor of a payload, whoever rewrote it (RFC 7741 §4.2).
+    pub fn descriptor_len(payload: &[u8]) -> usize {
+        let byte = |at: usize| payload.get(at).copied().unwrap_or(0);
+        if byte(0) & 0x80 == 0 {
+            return 1;
         }
-        first & 0x17 == 0x10 && payload.get(at).is_some_and(|tag| tag & 1 == 0)
+        let present = byte(1);
+        let mut len = 2;
+        if present & 0x80 != 0 {
+            len += 1 + usize::from(byte(len) & 0x80 != 0);
+        }
+        len + usize::from(present & 0x40 != 0) + usize::from(present & 0x30 != 0)
+    }
+
+    /// Whether a payload begins a VP8 frame.
+    pub fn begins_frame(payload: &[u8]) -> bool {
+        payload.first().is_some_and(|first| first & 0x17 == 0x10)
+    }
+
+    /// Whether a payload begins a VP8 keyframe.
+    pub fn begins_keyframe(payload: &[u8]) -> bool {
+        let tag = payload.get(Self::descriptor_len(payload));
+        Self::begins_frame(payload) && tag.is_some_and(|tag| tag & 1 == 0)
     }
 }
 

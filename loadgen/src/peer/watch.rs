@@ -1,0 +1,366 @@
+//! What a peer receives: every header is checked, a sampled share of payloads is opened and
+//! compared bit by bit.
+
+use std::time::Instant;
+
+use shards::media::receive::nack::NackGenerator;
+use shards::media::receive::report::ReceptionStats;
+use shards::media::rtcp::ReportBlock;
+use shards::media::rtp::{self, RtpHeader};
+use shards::media::srtp::Opener;
+
+use super::Moment;
+use super::feedback::Feedback;
+use super::lines::{self, ServerLine};
+use crate::media::video::{self, Part};
+use crate::probe::{Order, Place, Stamp};
+use crate::report::tally::Tally;
+
+/// All that arrives at one peer.
+#[derive(Debug)]
+pub(super) struct Watching {
+    lines: Vec<ServerLine>,
+    /// Which track each line was asked for.
+    expected: Vec<(String, u32)>,
+    streams: Vec<Stream>,
+    /// The stream of the last packet: packets come in runs.
+    last: usize,
+    /// Packets are checked whose number has none of these bits.
+    check_mask: u64,
+    /// Nanoseconds since the epoch.
+    last_media: u64,
+    scratch: Vec<u8>,
+}
+
+/// One SSRC.
+#[derive(Debug)]
+struct Stream {
+    ssrc: u32,
+    is_rtx: bool,
+    is_video: bool,
+    transport_cc: Option<u8>,
+    track: Option<u32>,
+    order: Order,
+    nack: NackGenerator,
+    stats: ReceptionStats,
+    /// What probe numbers are behind sequence numbers; a server may begin anywhere, but must
+    /// not leave out or insert.
+    offset: Option<i64>,
+    /// When the first packet came that can be shown: of video, a keyframe's.
+    began: Option<u64>,
+}
+
+impl Watching {
+    pub(super) fn new(check_each: u32) -> Self {
+        Self {
+            lines: Vec::new(),
+            expected: Vec::new(),
+            streams: Vec::new(),
+            last: 0,
+            check_mask: u64::from(check_each.next_power_of_two() - 1),
+            last_media: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes what the server's description says will arrive.
+    pub(super) fn read(&mut self, sdp: &str) {
+        self.lines = lines::read(sdp);
+    }
+
+    pub(super) fn expect(&mut self, mid: &str, track: u32) {
+        self.expected.retain(|(other, _)| other != mid);
+        self.expected.push((mid.to_owned(), track));
+        let Some(line) = self.lines.iter().find(|line| line.mid == mid) else { return };
+        for stream in &mut self.streams {
+            if line.ssrcs.contains(&stream.ssrc) {
+                stream.track = Some(track);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        opener: &Opener,
+        bytes: &[u8],
+        moment: Moment,
+        feedback: &mut Feedback,
+        tally: &mut Tally,
+    ) {
+        let Ok(header) = RtpHeader::parse(bytes) else {
+            tally.corrupted += 1;
+            return;
+        };
+        let Some(at) = self.stream(&header) else {
+            tally.foreign += 1;
+            return;
+        };
+        let stream = &mut self.streams[at];
+        if let Some(id) = stream.transport_cc
+            && let Some((_, data)) = header.elements().find(|(other, _)| *other == id)
+            && let Some(seq) = rtp::transport_seq(data)
+        {
+            feedback.arrived(seq, moment.now);
+        }
+        let number = stream.order.extend(header.seq);
+        if stream.is_rtx {
+            self.receive_again(opener, bytes, &header, number, moment, at, tally);
+            return;
+        }
+        match stream.order.note(number) {
+            Place::Next | Place::Ahead => {}
+            Place::Late => tally.reordered += 1,
+            Place::Duplicate => {
+                tally.duplicated += 1;
+                return;
+            }
+            // Counted lost already; that it came late changes nothing.
+            Place::Ancient => return,
+        }
+        tally.packets_out += 1;
+        tally.bytes_out += bytes.len() as u64;
+        self.last_media = moment.unix;
+        if stream.is_video {
+            stream.nack.on_packet(number, moment.now);
+        }
+        stream.stats.on_packet(number, header.timestamp, moment.now);
+        // Until a stream can be shown all of it is opened: a keyframe is looked for.
+        if number & self.check_mask == 0 || stream.began.is_none() {
+            let len = bytes.len();
+            self.scratch.resize(len.max(self.scratch.len()), 0);
+            let (ssrc, scratch) = (header.ssrc, &mut self.scratch);
+            let opened = opener.open_rtp(bytes, header.header_len, ssrc, number, scratch);
+            match opened {
+                Ok(len) => stream.check(&scratch[..len], header.has_padding, number, moment, tally),
+                Err(_) => tally.corrupted += 1,
+            }
+        }
+    }
+
+    /// A repair: the packet it carries counts as received.
+    #[expect(clippy::too_many_arguments, reason = "one call, on a rare path")]
+    fn receive_again(
+        &mut self,
+        opener: &Opener,
+        bytes: &[u8],
+        header: &RtpHeader<'_>,
+        number: u64,
+        moment: Moment,
+        at: usize,
+        tally: &mut Tally,
+    ) {
+        if matches!(self.streams[at].order.note(number), Place::Duplicate | Place::Ancient) {
+            tally.duplicated += 1;
+            return;
+        }
+        self.scratch.resize(bytes.len().max(self.scratch.len()), 0);
+        let scratch = &mut self.scratch;
+        let opened = opener.open_rtp(bytes, header.header_len, header.ssrc, number, scratch);
+        let Ok(len) = opened else {
+            tally.corrupted += 1;
+            return;
+        };
+        tally.resent += 1;
+        // RFC 4588 §4: the original sequence number comes first. Empty: padding to probe with.
+        let Some((original, payload)) = scratch[..len].split_first_chunk::<2>() else { return };
+        let original = u16::from_be_bytes(*original);
+        let rtx_ssrc = header.ssrc;
+        let group = self.lines.iter().find(|line| line.rtx_ssrcs.contains(&rtx_ssrc));
+        let Some(group) = group else { return };
+        let media = |stream: &&mut Stream| group.ssrcs.contains(&stream.ssrc);
+        let Some(stream) = self.streams.iter_mut().find(media) else { return };
+        let number = stream.order.extend(original);
+        stream.nack.on_packet(number, moment.now);
+        if matches!(stream.order.note(number), Place::Next | Place::Ahead | Place::Late) {
+            tally.packets_out += 1;
+            stream.check(payload, header.has_padding, number, moment, tally);
+        }
+    }
+
+    #[inline]
+    fn stream(&mut self, header: &RtpHeader<'_>) -> Option<usize> {
+        if self.streams.get(self.last).is_some_and(|stream| stream.ssrc == header.ssrc) {
+            return Some(self.last);
+        }
+        let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
+        self.last = known.or_else(|| self.new_stream(header))?;
+        Some(self.last)
+    }
+
+    /// The first packet of an SSRC: which line it belongs to, by description, by its MID, or by
+    /// a payload type that only one line has.
+    #[cold]
+    fn new_stream(&mut self, header: &RtpHeader<'_>) -> Option<usize> {
+        if self.streams.len() >= STREAMS_MAX {
+            return None;
+        }
+        let (ssrc, pt) = (header.ssrc, header.payload_type);
+        let mid_of = |line: &ServerLine| {
+            let id = line.mid_extension?;
+            let (_, data) = header.elements().find(|(other, _)| *other == id)?;
+            rtp::sdes_text(data)
+        };
+        let known =
+            |line: &&ServerLine| line.ssrcs.contains(&ssrc) || line.rtx_ssrcs.contains(&ssrc);
+        let named = |line: &&ServerLine| mid_of(line) == Some(line.mid.as_str());
+        let typed = |line: &&ServerLine| line.pts.contains(&pt) || line.rtx_pts.contains(&pt);
+        let lines = &mut self.lines;
+        let found = lines.iter().find(known).or_else(|| lines.iter().find(named));
+        let line = found.or_else(|| {
+            let mut having = lines.iter().filter(typed);
+            having.next().filter(|_| having.next().is_none())
+        })?;
+        let is_rtx = line.rtx_pts.contains(&pt);
+        let at = lines.iter().position(|other| other.mid == line.mid)?;
+        let line = &mut lines[at];
+        let ssrcs = if is_rtx { &mut line.rtx_ssrcs } else { &mut line.ssrcs };
+        if !ssrcs.contains(&ssrc) {
+            ssrcs.push(ssrc);
+        }
+        let track = self.expected.iter().find(|(mid, _)| *mid == line.mid).map(|(_, track)| *track);
+        self.streams.push(Stream {
+            ssrc,
+            is_rtx,
+            is_video: line.is_video,
+            transport_cc: line.transport_cc,
+            track,
+            order: Order::default(),
+            nack: NackGenerator::default(),
+            stats: ReceptionStats::new(if line.is_video { 90_000 } else { 48_000 }),
+            offset: None,
+            began: None,
+        });
+        Some(self.streams.len() - 1)
+    }
+
+    pub(super) fn on_sender_report(&mut self, ssrc: u32, ntp: u64, now: Instant) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            stream.stats.on_sender_report(ntp, now);
+        }
+    }
+
+    /// What a receiver report says now.
+    pub(super) fn report_blocks(&mut self, now: Instant, blocks: &mut Vec<ReportBlock>) {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.is_rtx) {
+            let Some(data) = stream.stats.report(now) else { continue };
+            blocks.push(ReportBlock {
+                ssrc: stream.ssrc,
+                fraction_lost: data.fraction_lost,
+                lost: data.cumulative_lost,
+                highest_seq: data.highest_sequence,
+                jitter: data.jitter,
+                last_sr: data.last_sender_report,
+                delay_since_last_sr: data.delay_since_last,
+            });
+        }
+    }
+
+    /// When [`Self::missing`] has something to ask for.
+    pub(super) fn missing_at(&self) -> Option<Instant> {
+        self.streams.iter().filter_map(|stream| stream.nack.next_deadline()).min()
+    }
+
+    /// What to ask for again: (ssrc, sequence numbers, whether only a keyframe helps).
+    pub(super) fn missing(&mut self, now: Instant, each: &mut dyn FnMut(u32, &[u16], bool)) {
+        for stream in &mut self.streams {
+            if let Some(repair) = stream.nack.due(now) {
+                each(stream.ssrc, repair.sequence_numbers, repair.wants_keyframe);
+            }
+        }
+    }
+
+    pub(super) fn settle_losses(&mut self, tally: &mut Tally) {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.is_rtx) {
+            tally.lost += stream.order.take_lost();
+        }
+    }
+
+    pub(super) fn finish(&mut self, tally: &mut Tally) {
+        for stream in self.streams.drain(..).filter(|stream| !stream.is_rtx) {
+            let mut stream = stream;
+            tally.lost += stream.order.finish();
+        }
+        self.last = 0;
+    }
+
+    /// Once every expected track is there: when the last of them began.
+    pub(super) fn take_first_media(&mut self) -> Option<u64> {
+        let began = |(_, track): &(String, u32)| {
+            let of = |stream: &&Stream| stream.track == Some(*track);
+            self.streams.iter().find(of).and_then(|stream| stream.began)
+        };
+        if self.expected.is_empty() {
+            return None;
+        }
+        self.expected.iter().map(began).collect::<Option<Vec<u64>>>()?.into_iter().max()
+    }
+
+    pub(super) fn last_media(&self) -> u64 {
+        self.last_media
+    }
+}
+
+/// More SSRCs than any scenario needs are not ours.
+const STREAMS_MAX: usize = 1024;
+
+impl Stream {
+    /// Checks an opened payload.
+    fn check(
+        &mut self,
+        payload: &[u8],
+        has_padding: bool,
+        number: u64,
+        moment: Moment,
+        tally: &mut Tally,
+    ) {
+        let payload = if has_padding {
+            let Ok(payload) = rtp::unpad(payload) else {
+                tally.corrupted += 1;
+                return;
+            };
+            payload
+        } else {
+            payload
+        };
+        if payload.is_empty() {
+            return;
+        }
+        tally.checked += 1;
+        let Some(stamp) = Stamp::read(payload) else {
+            tally.corrupted += 1;
+            return;
+        };
+        let headers = if self.is_video { header_len(payload) } else { 1 };
+        if !stamp.matches(payload, headers) {
+            tally.corrupted += 1;
+            return;
+        }
+        if self.track.is_some_and(|track| track != stamp.track) {
+            tally.foreign += 1;
+            return;
+        }
+        // Order and origin: numbers and sequence numbers go in step, so that what headers say
+        // of loss and order is true of the content.
+        let offset = i64::from(stamp.number) - number as i64;
+        if self.offset.is_some_and(|known| known != offset) {
+            tally.corrupted += 1;
+        }
+        self.offset = Some(offset);
+        if self.began.is_none() && (!self.is_video || Part::begins_keyframe(payload)) {
+            self.began = Some(moment.unix);
+        }
+        let micros = moment.unix.saturating_sub(stamp.sent) / 1000;
+        tally.latency.saturating_record(micros.max(1));
+    }
+}
+
+/// The codec's headers at the start of a VP8 payload, which are not part of the probe.
+fn header_len(payload: &[u8]) -> usize {
+    let descriptor = Part::descriptor_len(payload);
+    match Part::begins_frame(payload) {
+        true if Part::begins_keyframe(payload) => descriptor + video::KEYFRAME_HEADER_LEN,
+        true => descriptor + video::DELTA_HEADER_LEN,
+        false => descriptor,
+    }
+}
