@@ -6,4 +6,5 @@
 //! `real` (sockets, threads, HTTP, the clock).
 
 pub mod api;
+pub mod real;
 pub mod report;
