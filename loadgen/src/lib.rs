@@ -9,4 +9,5 @@ pub mod api;
 pub mod media;
 pub mod peer;
 pub mod probe;
+pub mod real;
 pub mod report;

@@ -11,6 +11,17 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+pub use dialect::Api;
+pub use target::{ApiKind, Target};
+
+mod answer;
+mod backoff;
+mod dialect;
+pub mod realtime;
+mod target;
+#[cfg(test)]
+mod testing;
+
 /// One HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -20,6 +31,20 @@ pub struct Request {
     pub bearer: Option<String>,
     pub content_type: Option<&'static str>,
     pub body: String,
+}
+
+impl Request {
+    pub(crate) fn new(method: Method, url: String) -> Self {
+        Self { method, url, bearer: None, content_type: None, body: String::new() }
+    }
+
+    pub(crate) fn bearer(self, token: Option<&str>) -> Self {
+        Self { bearer: token.map(str::to_owned), ..self }
+    }
+
+    pub(crate) fn json(self, body: &serde_json::Value) -> Self {
+        Self { content_type: Some("application/json"), body: body.to_string(), ..self }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +112,15 @@ pub struct Offer {
 pub enum Kind {
     Audio,
     Video,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
 }
 
 /// A track to publish.
@@ -158,6 +192,12 @@ pub enum Cause {
     Closed,
     /// This machine's limits: files, memory, sockets.
     Local,
+}
+
+impl Failure {
+    pub fn new(cause: Cause, what: impl Into<String>) -> Self {
+        Self { cause, what: what.into() }
+    }
 }
 
 impl fmt::Display for Failure {

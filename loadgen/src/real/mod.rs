@@ -1,0 +1,3 @@
+//! The rim: sockets, HTTP and the clock.
+
+pub mod http;
