@@ -1,3 +1,8 @@
-//! The rim: sockets, HTTP and the clock.
+//! The rim: sockets, threads, HTTP and the clock.
 
+pub mod clock;
 pub mod http;
+pub mod orders;
+mod seats;
+pub mod socket;
+pub mod worker;
