@@ -11,3 +11,4 @@ pub mod peer;
 pub mod probe;
 pub mod real;
 pub mod report;
+pub mod scenario;

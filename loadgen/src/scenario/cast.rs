@@ -1,0 +1,199 @@
+//! Everybody in a run, and how one of them joins, watches, and leaves.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::cue::Cue;
+use crate::api::{Api, Caller, Failure, Joined, Kind, Pull, Push, Source};
+use crate::real::clock;
+use crate::real::orders::{Hand, Line};
+use crate::report::tally::Tally;
+
+/// What all peers of a run share.
+#[derive(Debug)]
+pub struct Cast<C> {
+    pub api: Api,
+    pub caller: C,
+    workers: Vec<Line>,
+    /// Peers and tracks made so far: the next one's number, worker and name.
+    peers: Cell<u64>,
+    tracks: Cell<u32>,
+    /// Makes names unique among runs.
+    run: u64,
+    /// What is counted here and not by the workers: joins, API calls, failures.
+    pub tally: Rc<RefCell<Tally>>,
+    patience: Duration,
+}
+
+/// A track somebody publishes.
+#[derive(Debug, Clone)]
+pub struct Track {
+    pub kind: Kind,
+    name: String,
+    source: Source,
+    /// What its stamps say.
+    number: u32,
+}
+
+/// A peer that has joined.
+#[derive(Debug)]
+pub struct Member {
+    pub hand: Hand,
+    pub joined: Joined,
+    pub tracks: Vec<Track>,
+}
+
+impl<C: Caller + Clone + 'static> Cast<C> {
+    pub fn new(
+        api: Api,
+        caller: C,
+        workers: Vec<Line>,
+        tally: Rc<RefCell<Tally>>,
+        patience: Duration,
+    ) -> Self {
+        let run = caller.random();
+        let (peers, tracks) = (Cell::new(0), Cell::new(0));
+        Self { api, caller, workers, peers, tracks, run, tally, patience }
+    }
+
+    /// Joins: publishes these kinds, pulls those tracks. Failures are counted; `None` then.
+    pub async fn join(&self, kinds: &[Kind], pulls: &[Track]) -> Option<Member> {
+        self.tally.borrow_mut().begun += 1;
+        let member = self.try_join(kinds, pulls).await;
+        member.map_err(|failure| self.tally.borrow_mut().fail(failure)).ok()
+    }
+
+    async fn try_join(&self, kinds: &[Kind], pulls: &[Track]) -> Result<Member, Failure> {
+        let began = clock::moment().now;
+        let number = self.peers.get();
+        self.peers.set(number + 1);
+        let worker = &self.workers[number as usize % self.workers.len()];
+        let hand = worker.open(self.run.wrapping_add(number.wrapping_mul(SPREAD))).await?;
+        let pushes: Vec<Push> = kinds.iter().map(|kind| self.push(*kind, number)).collect();
+        let wanted: Vec<Pull> = pulls.iter().map(Track::pull).collect();
+        let joined = self.api.join(&self.caller, &hand, &pushes, &wanted).await?;
+        let mut tracks = Vec::new();
+        for (push, mid) in pushes.into_iter().zip(&joined.pushed) {
+            let number = self.tracks.get() + 1;
+            self.tracks.set(number);
+            hand.expect(mid, number);
+            let (kind, name, source) = (push.kind, push.name, joined.source.clone());
+            tracks.push(Track { kind, name, source, number });
+        }
+        let flowing = self.expect(&hand, &joined.pulled, pulls);
+        hand.connected(self.patience).await?;
+        let elapsed = || clock::moment().now.saturating_duration_since(began);
+        Tally::record(&mut self.tally.borrow_mut().join, elapsed());
+        hand.publish(!kinds.is_empty());
+        if flowing {
+            hand.flowing(self.patience).await?;
+            Tally::record(&mut self.tally.borrow_mut().first_media, elapsed());
+        }
+        Ok(Member { hand, joined, tracks })
+    }
+
+    /// Pulls more tracks; says how long until they flow.
+    pub async fn pull_more(&self, member: &mut Member, pulls: &[Track]) -> Result<(), Failure> {
+        let began = clock::moment().now;
+        let wanted: Vec<Pull> = pulls.iter().map(Track::pull).collect();
+        let before = member.joined.pulled.len();
+        let (hand, joined) = (&member.hand, &mut member.joined);
+        self.api.pull_more(&self.caller, hand, joined, &wanted).await?;
+        if self.expect(hand, &joined.pulled[before..], pulls) {
+            hand.flowing(self.patience).await?;
+            let elapsed = clock::moment().now.saturating_duration_since(began);
+            Tally::record(&mut self.tally.borrow_mut().first_media, elapsed);
+        }
+        Ok(())
+    }
+
+    /// Whether anything is to flow.
+    fn expect(&self, hand: &Hand, mids: &[Result<String, Failure>], pulls: &[Track]) -> bool {
+        let mut any = false;
+        for (mid, track) in mids.iter().zip(pulls) {
+            match mid {
+                Ok(mid) => {
+                    hand.expect(mid, track.number);
+                    any = true;
+                }
+                Err(failure) => self.tally.borrow_mut().fail(failure.clone()),
+            }
+        }
+        any
+    }
+
+    fn push(&self, kind: Kind, peer: u64) -> Push {
+        let name = format!("{}-{peer}-{:08x}", kind.name(), self.run as u32);
+        Push { kind, name }
+    }
+
+    /// Leaves: tells the API, then the peer's transport.
+    pub async fn leave(&self, member: Member) {
+        if let Err(failure) = self.api.leave(&self.caller, &member.joined).await {
+            self.tally.borrow_mut().fail(failure);
+        }
+        member.hand.goodbye();
+        self.tally.borrow_mut().left += 1;
+    }
+
+    pub fn fail(&self, failure: Failure) {
+        self.tally.borrow_mut().fail(failure);
+    }
+}
+
+impl Track {
+    fn pull(&self) -> Pull {
+        Pull { kind: self.kind, name: self.name.clone(), source: self.source.clone() }
+    }
+}
+
+/// Starts `count` of something, `rate` a second, and waits for all of them. Stops starting
+/// when the run is stopped.
+pub async fn at_rate<T: 'static, F: Future<Output = T> + 'static>(
+    cue: &Cue,
+    count: usize,
+    rate: f64,
+    mut start: impl FnMut(usize) -> F,
+) -> Vec<T> {
+    let mut tasks = Vec::with_capacity(count);
+    let began = tokio::time::Instant::now();
+    for number in 0..count {
+        // Against the beginning, so that a late start is made up for.
+        let at = began + Duration::from_secs_f64(number as f64 / rate.max(RATE_MIN));
+        let wait = at.saturating_duration_since(tokio::time::Instant::now());
+        if !wait.is_zero() && !cue.wait(wait).await || cue.is_stopped() {
+            break;
+        }
+        tasks.push(tokio::task::spawn_local(start(number)));
+    }
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        // A task that panicked has said so; the others go on.
+        if let Ok(result) = task.await {
+            results.push(result);
+        }
+    }
+    results
+}
+
+/// Everybody leaves, as many at once as the API's connections allow.
+pub async fn all_leave<C: Caller + Clone + 'static>(cast: &Rc<Cast<C>>, members: Vec<Member>) {
+    let tasks: Vec<_> = members
+        .into_iter()
+        .map(|member| {
+            let cast = Rc::clone(cast);
+            tokio::task::spawn_local(async move { cast.leave(member).await })
+        })
+        .collect();
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
+/// One in a quarter of an hour: slower is not a rate.
+const RATE_MIN: f64 = 0.001;
+
+/// Seeds of neighbours are far apart.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,44 @@
+//! A stage, a meeting, an audio room and churn together, on one server. The sizes are those of
+//! the stage; the others are a tenth of it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::cast::{Cast, Member, Track, all_leave};
+use super::{Cue, Sizes, churn, meeting, stage};
+use crate::api::{Caller, Failure};
+
+pub(super) async fn play<C: Caller + Clone + 'static>(
+    cast: Rc<Cast<C>>,
+    cue: Rc<Cue>,
+    sizes: &Sizes,
+) -> Result<(), Failure> {
+    let tenth = (sizes.viewers / 10).max(2);
+    let people = tenth.min(MEETING_MAX);
+    let meeting_sizes = Sizes { publishers: people, ..sizes.clone() };
+    let room_sizes = Sizes { publishers: 3, video: false, audio: true, ..sizes.clone() };
+    let joins = sizes.publishers + sizes.viewers + 2 * people + 3 + tenth;
+    cue.expect_joins(joins);
+    let publishers = stage::publishers(&cast, &cue, sizes).await;
+    let tracks: Rc<[Track]> = stage::tracks(&publishers).into();
+    let viewers = stage::viewers(&cast, &cue, sizes, &tracks, sizes.viewers).await;
+    let members = meeting::gather(&cast, &cue, &meeting_sizes).await?;
+    let speakers = stage::publishers(&cast, &cue, &room_sizes).await;
+    let voices = stage::tracks(&speakers);
+    let listeners = stage::viewers(&cast, &cue, sizes, &voices, tenth).await;
+    let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
+    let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks);
+    tokio::select! {
+        () = cue.steady(sizes.settle, sizes.duration) => {}
+        () = turning => {}
+    }
+    let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
+    for group in [viewers, listeners, members, speakers, publishers] {
+        all_leave(&cast, group).await;
+    }
+    Ok(())
+}
+
+/// Everyone pulls everyone: beyond this the meeting would be the whole load.
+const MEETING_MAX: usize = 12;

@@ -1,0 +1,109 @@
+//! How large a scenario is. Every number is a flag; each scenario has its own defaults.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scenario {
+    /// Publishers with audio and video, each watched by all viewers.
+    Stage,
+    /// Everyone publishes audio and video, and pulls everyone else's.
+    Meeting,
+    /// Speakers with audio only, heard by all listeners.
+    AudioRoom,
+    /// A stage whose viewers come and go.
+    Churn,
+    /// Viewers that are connected already all pull one track at once.
+    PullStorm,
+    /// A stage whose viewers change their address.
+    Roam,
+    /// A stage, a meeting, an audio room and churn together.
+    Mixed,
+}
+
+impl Scenario {
+    pub const ALL: [Self; 7] = [
+        Self::Stage,
+        Self::Meeting,
+        Self::AudioRoom,
+        Self::Churn,
+        Self::PullStorm,
+        Self::Roam,
+        Self::Mixed,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Meeting => "meeting",
+            Self::AudioRoom => "audio-room",
+            Self::Churn => "churn",
+            Self::PullStorm => "pull-storm",
+            Self::Roam => "roam",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Stage => "1 publisher, many viewers",
+            Self::Meeting => "everyone sees everyone",
+            Self::AudioRoom => "10 speakers, many listeners",
+            Self::Churn => "viewers come and go; time to first media",
+            Self::PullStorm => "a track goes viral: many pulls a second on one track",
+            Self::Roam => "viewers change their address, with and without an ICE restart",
+            Self::Mixed => "a stage, a meeting, an audio room and churn at once",
+        }
+    }
+
+    /// Publishers and viewers, if not said. In a meeting publishers are the viewers.
+    pub fn people(self) -> (usize, usize) {
+        match self {
+            Self::Stage | Self::Churn | Self::Roam => (1, 100),
+            Self::Meeting => (10, 0),
+            Self::AudioRoom => (10, 200),
+            Self::PullStorm => (1, 500),
+            Self::Mixed => (1, 100),
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|scenario| scenario.name() == text);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("`{text}` is no scenario: it is one of {names}")
+        })
+    }
+}
+
+/// The numbers of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sizes {
+    pub publishers: usize,
+    pub viewers: usize,
+    /// Without video, publishers send audio only.
+    pub video: bool,
+    pub audio: bool,
+    /// Joins a second while the audience comes.
+    pub join_rate: f64,
+    /// Joins, or pulls, a second while the run is measured (churn, pull-storm, roam).
+    pub event_rate: f64,
+    /// How long the run is measured.
+    pub duration: Duration,
+    /// After the last join, before the measurement.
+    pub settle: Duration,
+    /// How long a peer may take to connect, and a track to begin.
+    pub patience: Duration,
+}
