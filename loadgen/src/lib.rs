@@ -6,6 +6,8 @@
 //! `real` (sockets, threads, HTTP, the clock).
 
 pub mod api;
+pub mod conduct;
+pub mod flags;
 pub mod media;
 pub mod peer;
 pub mod probe;

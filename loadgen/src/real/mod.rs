@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod http;
+pub mod limits;
 pub mod orders;
 mod seats;
 pub mod socket;

@@ -1,0 +1,155 @@
+//! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
+
+mod server;
+mod stock;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use self::server::Watch;
+use self::stock::Stock;
+use crate::api::{ApiKind, Cause, Failure, Target};
+use crate::peer::Common;
+use crate::real::http::{self, Http};
+use crate::real::orders::Line;
+use crate::real::worker::{self, Worker};
+use crate::report::make::Facts;
+use crate::report::progress::Display;
+use crate::report::summary::Report;
+use crate::report::tally::Tally;
+use crate::scenario::{self, Cast, Cue, Scenario, Sizes};
+
+/// Everything a run is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub scenario: Scenario,
+    pub sizes: Sizes,
+    pub api: ApiKind,
+    pub target: Target,
+    pub http: http::Settings,
+    pub common: Common,
+    /// Where peers have their sockets.
+    pub local: IpAddr,
+    /// CPUs of the workers, one each; empty: not pinned.
+    pub cpus: Vec<usize>,
+    pub workers: usize,
+    pub server: ServerWatch,
+    /// What was set on the command line, for the report.
+    pub settings: BTreeMap<String, String>,
+    pub quiet: bool,
+}
+
+/// How the server's own figures are got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerWatch {
+    /// The server's process on this machine.
+    pub pid: Option<u32>,
+    /// Its metrics in Prometheus text.
+    pub metrics: Option<String>,
+    pub metrics_token: Option<String>,
+}
+
+/// A second, in which stock is taken.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often is looked whether somebody wants it to end.
+const EAR: Duration = Duration::from_millis(50);
+
+/// How long the API may take to clear up.
+const LEAVE: Duration = Duration::from_secs(30);
+
+/// Runs the plan. Always gives a report: of what was done, or why nothing was.
+pub fn run(plan: &Plan, stop: &Arc<AtomicBool>) -> Report {
+    let facts = facts(plan, SystemTime::now());
+    match http::run(conduct(plan, stop, facts.clone())) {
+        Ok(Ok(report)) => report,
+        Ok(Err(failure)) | Err(failure) => Report::stopped(facts, &failure),
+    }
+}
+
+fn facts(plan: &Plan, started: SystemTime) -> Facts {
+    let (publishers, viewers) = match plan.scenario {
+        Scenario::Meeting => (plan.sizes.publishers, plan.sizes.publishers),
+        _ => (plan.sizes.publishers, plan.sizes.viewers),
+    };
+    Facts {
+        scenario: plan.scenario.name().to_owned(),
+        api: plan.api.name().to_owned(),
+        target: plan.target.url.clone(),
+        settings: plan.settings.clone(),
+        publishers: publishers as u64,
+        viewers: viewers as u64,
+        threads: plan.workers as u64,
+        started,
+        duration: Duration::ZERO,
+        warm_up: Duration::ZERO,
+        interrupted: false,
+    }
+}
+
+async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Report, Failure> {
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    let measured = Rc::clone(&tally);
+    let time = move |time| Tally::record(&mut measured.borrow_mut().api, time);
+    let caller = Http::new(&plan.http, Rc::new(time))?;
+    let refused = |what| Failure::new(Cause::Refused, what);
+    let mut api = plan.target.api(plan.api).map_err(refused)?;
+    api.prepare(&caller).await?;
+    let workers = start_workers(plan)?;
+    let lines: Vec<Line> = workers.iter().map(|worker| worker.line.clone()).collect();
+    let watch = Watch::new(&plan.server, &caller).await?;
+    let patience = plan.sizes.patience;
+    let cast = Cast::new(api, caller.clone(), lines.clone(), Rc::clone(&tally), patience);
+    let (cast, cue) = (Rc::new(cast), Rc::new(Cue::default()));
+    let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts);
+    stock.begin(plan.sizes.settle + plan.sizes.duration).await;
+    let play = scenario::play(plan.scenario, Rc::clone(&cast), Rc::clone(&cue), &plan.sizes);
+    let played = follow(&cue, &mut stock, stop, play).await;
+    // A server that does not clear up keeps nobody waiting.
+    let _ = tokio::time::timeout(LEAVE, cast.api.finish(&caller)).await;
+    let report = stock.end(stop.load(Ordering::Relaxed)).await;
+    drop(workers);
+    played.map(|()| report)
+}
+
+/// Takes stock each second, and when the scenario asks, until it has been played.
+async fn follow(
+    cue: &Cue,
+    stock: &mut Stock,
+    stop: &AtomicBool,
+    play: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut play = std::pin::pin!(play);
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ear = tokio::time::interval(EAR);
+    loop {
+        tokio::select! {
+            played = &mut play => return played,
+            _ = beat.tick() => stock.take(cue.phase()).await,
+            () = cue.marking() => {
+                stock.mark(cue.phase()).await;
+                cue.mark_done();
+            }
+            _ = ear.tick() => {
+                if stop.load(Ordering::Relaxed) && !cue.is_stopped() {
+                    cue.stop();
+                }
+            }
+        }
+    }
+}
+
+fn start_workers(plan: &Plan) -> Result<Vec<Worker>, Failure> {
+    let start = |number: usize| {
+        let cpu = plan.cpus.get(number % plan.cpus.len().max(1)).copied();
+        let common = plan.common.clone();
+        Worker::start(number, worker::Settings { common, local: plan.local, cpu })
+    };
+    (0..plan.workers).map(start).collect()
+}

@@ -1,0 +1,233 @@
+//! What has been counted so far, second by second, and between the marks of the measurement.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::server::{Reading, Watch};
+use crate::real::clock;
+use crate::real::orders::{Line, Order};
+use crate::report::make::{Facts, GeneratorUse, ServerUse};
+use crate::report::process::Process;
+use crate::report::progress::{self, Display, Progress};
+use crate::report::series::{Moment, Series, Use};
+use crate::report::summary::Report;
+use crate::report::tally::Tally;
+use crate::scenario::cue::Phase;
+
+/// Takes stock of workers, server and this process.
+#[derive(Debug)]
+pub(super) struct Stock {
+    workers: Vec<Line>,
+    /// What the conductor's side counted since it was last added.
+    own: Rc<RefCell<Tally>>,
+    watch: Watch,
+    display: Display,
+    facts: Facts,
+    planned: Duration,
+    began: Instant,
+    /// Since the run began.
+    total: Tally,
+    worker_cpu: Vec<Duration>,
+    process: Option<Process>,
+    last: Last,
+    series: Series,
+    rss_before: Option<u64>,
+    warm: Option<Mark>,
+    done: Option<Mark>,
+}
+
+/// The end of the last moment.
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    total: Tally,
+    server: Reading,
+    own_cpu: Option<Duration>,
+}
+
+/// Everything at a moment that matters.
+#[derive(Debug)]
+struct Mark {
+    at: Instant,
+    total: Tally,
+    server: Reading,
+    own_cpu: Option<Duration>,
+    worker_cpu: Vec<Duration>,
+}
+
+impl Stock {
+    pub(super) fn new(
+        workers: Vec<Line>,
+        own: Rc<RefCell<Tally>>,
+        watch: Watch,
+        display: Display,
+        facts: Facts,
+    ) -> Self {
+        let now = clock::moment().now;
+        let worker_cpu = vec![Duration::ZERO; workers.len()];
+        let (total, server, own_cpu) = (Tally::default(), Reading::default(), None);
+        Self {
+            workers,
+            own,
+            watch,
+            display,
+            facts,
+            planned: Duration::ZERO,
+            began: now,
+            worker_cpu,
+            process: Process::own().ok(),
+            last: Last { at: now, total: total.clone(), server, own_cpu },
+            total,
+            series: Series::default(),
+            rss_before: None,
+            warm: None,
+            done: None,
+        }
+    }
+
+    /// Before the first peer.
+    pub(super) async fn begin(&mut self, planned: Duration) {
+        self.planned = planned;
+        let reading = self.watch.read().await;
+        self.rss_before = reading.rss_bytes;
+        self.last.server = reading;
+        self.last.own_cpu = self.own_cpu();
+    }
+
+    /// Once a second.
+    pub(super) async fn take(&mut self, phase: Phase) {
+        self.count().await;
+        let now = clock::moment().now;
+        let span = now.saturating_duration_since(self.last.at);
+        if span.is_zero() {
+            return;
+        }
+        let server = self.watch.glance();
+        let own_cpu = self.own_cpu();
+        let spent = |now: Option<Duration>, before: Option<Duration>| {
+            let spent = now?.checked_sub(before?)?;
+            u64::try_from(spent.as_nanos()).ok()
+        };
+        let used = Use {
+            server_cpu_ns: spent(server.cpu, self.last.server.cpu),
+            generator_cpu_ns: spent(own_cpu, self.last.own_cpu),
+            server_rss_bytes: server.rss_bytes,
+        };
+        let at = self.last.at.saturating_duration_since(self.began).as_secs_f64();
+        let moment =
+            Moment::between(at, span.as_secs_f64(), &self.last.total, &self.total, used);
+        self.series.push(moment);
+        self.show(phase, &moment, now);
+        self.last = Last { at: now, total: self.total.clone(), server, own_cpu };
+    }
+
+    fn show(&mut self, phase: Phase, moment: &Moment, now: Instant) {
+        let phase = match phase {
+            Phase::Joining { done, of } => {
+                progress::Phase::Joining { connected: done as u64, wanted: of as u64 }
+            }
+            Phase::Settling => progress::Phase::WarmingUp,
+            Phase::Steady => progress::Phase::Steady,
+            Phase::Leaving => progress::Phase::Leaving,
+        };
+        let elapsed = now.saturating_duration_since(self.began);
+        let joined = self.warm.as_ref().map_or(elapsed, |warm| warm.at - self.began);
+        self.display.show(&Progress {
+            elapsed,
+            planned: joined + self.planned,
+            phase,
+            moment,
+            lost: self.total.lost,
+            failed: self.total.failed(),
+        });
+    }
+
+    /// When the measurement begins, and when it ends.
+    pub(super) async fn mark(&mut self, phase: Phase) {
+        let server = self.watch.read().await;
+        self.count().await;
+        let mark = Mark {
+            at: clock::moment().now,
+            total: self.total.clone(),
+            server,
+            own_cpu: self.own_cpu(),
+            worker_cpu: self.worker_cpu.clone(),
+        };
+        if phase == Phase::Settling {
+            self.warm = Some(mark);
+        } else {
+            self.done = Some(mark);
+        }
+    }
+
+    /// The report of the run.
+    pub(super) async fn end(mut self, interrupted: bool) -> Report {
+        self.take(Phase::Leaving).await;
+        self.display.end();
+        let now = clock::moment().now;
+        let mut total = self.total;
+        let warm = self.warm;
+        let done = self.done.unwrap_or_else(|| Mark {
+            at: now,
+            total: total.clone(),
+            server: Reading::default(),
+            own_cpu: None,
+            worker_cpu: self.worker_cpu.clone(),
+        });
+        // What flowed while everybody left belongs to no measurement; what was missing then does.
+        let ended = &done.total;
+        total.packets_in = ended.packets_in;
+        total.bytes_in = ended.bytes_in;
+        total.packets_out = ended.packets_out;
+        total.bytes_out = ended.bytes_out;
+        total.latency = ended.latency.clone();
+        let begin = warm.as_ref().map_or(self.began, |warm| warm.at);
+        let facts = Facts {
+            duration: done.at.saturating_duration_since(begin),
+            warm_up: begin.saturating_duration_since(self.began),
+            interrupted,
+            ..self.facts
+        };
+        let before = |read: fn(&Mark) -> Option<Duration>| {
+            read(&done)?.checked_sub(warm.as_ref().and_then(read)?)
+        };
+        let scrapes = done.server.scrape.as_ref().zip(warm.as_ref());
+        let metrics = scrapes
+            .and_then(|(now, warm)| Some(now.since(warm.server.scrape.as_ref()?)));
+        let server = ServerUse {
+            cpu: before(|mark| mark.server.cpu),
+            rss_bytes: done.server.rss_bytes,
+            sessions: Some(ended.connected.saturating_sub(ended.left)),
+            rss_before_bytes: self.rss_before,
+            metrics,
+        };
+        let worker = |(at, cpu): (usize, &Duration)| {
+            let before = warm.as_ref().and_then(|warm| warm.worker_cpu.get(at).copied());
+            cpu.saturating_sub(before.unwrap_or_default())
+        };
+        let generator = GeneratorUse {
+            cpu: before(|mark| mark.own_cpu),
+            workers: done.worker_cpu.iter().enumerate().map(worker).collect(),
+        };
+        let warm_total = warm.as_ref().map(|warm| &warm.total);
+        Report::new(facts, &total, warm_total, &self.series, server, &generator)
+    }
+
+    /// Adds up what everybody counted.
+    async fn count(&mut self) {
+        for (line, cpu) in self.workers.iter().zip(&mut self.worker_cpu) {
+            // A worker that is gone counts no more.
+            if let Ok(counted) = line.ask(|reply| Order::Count { reply }).await {
+                self.total.add(&counted.tally);
+                *cpu += counted.cpu;
+            }
+        }
+        let own = std::mem::take(&mut *self.own.borrow_mut());
+        self.total.add(&own);
+    }
+
+    fn own_cpu(&mut self) -> Option<Duration> {
+        self.process.as_mut().and_then(Process::cpu)
+    }
+}

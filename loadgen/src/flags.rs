@@ -1,0 +1,300 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::{ApiKind, Target};
+use crate::conduct::{Plan, ServerWatch};
+use crate::peer::{Common, VideoShape};
+use crate::real::http;
+use crate::scenario::{Scenario, Sizes};
+
+/// Load and proof for WebRTC SFUs: thousands of peers that publish, watch, and check every
+/// packet.
+#[derive(Debug, Parser)]
+#[command(name = "shardcast-loadgen", version, propagate_version = true)]
+#[command(after_help = AFTER_HELP)]
+pub struct Flags {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Against a shardcast that runs with its development app:
+  shardcast-loadgen stage --target http://127.0.0.1:8080/v1/apps/ID --secret SECRET --viewers 200
+
+Exit codes: 0 all well; 1 packets lost, changed or doubled, or an objective missed; 2 wrong
+flags; 3 target not reachable or login refused; 4 some peers failed.";
+
+/// What is played.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// 1 publisher, many viewers
+    Stage(Run),
+    /// Everyone sees everyone
+    Meeting(Run),
+    /// 10 speakers, many listeners
+    AudioRoom(Run),
+    /// Viewers come and go; time to first media
+    Churn(Run),
+    /// A track goes viral: many pulls a second on one track
+    PullStorm(Run),
+    /// Viewers change their address, with and without an ICE restart
+    Roam(Run),
+    /// A stage, a meeting, an audio room and churn at once
+    Mixed(Run),
+}
+
+impl Command {
+    pub fn scenario(&self) -> (Scenario, &Run) {
+        match self {
+            Self::Stage(run) => (Scenario::Stage, run),
+            Self::Meeting(run) => (Scenario::Meeting, run),
+            Self::AudioRoom(run) => (Scenario::AudioRoom, run),
+            Self::Churn(run) => (Scenario::Churn, run),
+            Self::PullStorm(run) => (Scenario::PullStorm, run),
+            Self::Roam(run) => (Scenario::Roam, run),
+            Self::Mixed(run) => (Scenario::Mixed, run),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub target: TargetFlags,
+    #[command(flatten)]
+    pub sizes: SizeFlags,
+    #[command(flatten)]
+    pub generator: GeneratorFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Target")]
+pub struct TargetFlags {
+    /// Where the server's API is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub target: String,
+    /// Which API it speaks
+    #[arg(long, value_name = "API", default_value = "realtime")]
+    pub api: ApiKind,
+    /// Realtime: the app's id, unless the URL has it
+    #[arg(long, value_name = "ID", env = "LOADGEN_APP")]
+    pub app: Option<String>,
+    /// Realtime: the app's secret
+    #[arg(long, value_name = "SECRET", env = "LOADGEN_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// Take the server's certificate without looking
+    #[arg(long)]
+    pub insecure: bool,
+    /// The server's process on this machine: its CPU and memory go into the report
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Its metrics in Prometheus text; asked for at the target's /metrics if not said
+    #[arg(long, value_name = "URL")]
+    pub metrics: Option<String>,
+    /// A bearer token for its metrics
+    #[arg(long, value_name = "TOKEN", env = "LOADGEN_METRICS_TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sizes")]
+pub struct SizeFlags {
+    /// Peers that publish; in a meeting, all of them [default: by scenario]
+    #[arg(long, value_name = "N")]
+    pub publishers: Option<usize>,
+    /// Peers that watch [default: by scenario]
+    #[arg(long, value_name = "N")]
+    pub viewers: Option<usize>,
+    /// How long is measured, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub duration: f64,
+    /// After the last join, before the measurement, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub settle: f64,
+    /// Joins a second while everybody comes
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 50.0)]
+    pub join_rate: f64,
+    /// Joins (churn), pulls (pull-storm) or moves (roam) a second [default: 10, 1000, 10]
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Video of each publisher, in bits per second; 0 for none
+    #[arg(long, value_name = "BPS", default_value_t = 2_500_000)]
+    pub video_bitrate: u64,
+    /// Frames a second
+    #[arg(long, value_name = "FPS", default_value_t = 30)]
+    pub fps: u32,
+    /// Sound of each publisher, in bits per second; 0 for none
+    #[arg(long, value_name = "BPS", default_value_t = 32_000)]
+    pub audio_bitrate: u64,
+    /// How long a peer may take to connect, and a track to begin, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    pub patience: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Generator")]
+pub struct GeneratorFlags {
+    /// Threads that move packets
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub workers: usize,
+    /// CPUs they are pinned to, such as 1 or 2,3
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// One in so many packets is decrypted and checked bit by bit (a power of two)
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub check_each: u32,
+    /// The address peers send from [default: the one that leads to the target]
+    #[arg(long, value_name = "IP")]
+    pub bind: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputFlags {
+    /// The report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The report as one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// No progress while it runs
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Peers a process can have: ports of one address.
+const PEERS_MAX: usize = 28_000;
+
+impl Run {
+    /// The plan of a run, or a sentence about the flag that makes none.
+    pub fn plan(&self, scenario: Scenario) -> Result<Plan, String> {
+        let target = Target {
+            url: self.target.target.clone(),
+            app: self.target.app.clone(),
+            secret: self.target.secret.clone(),
+        };
+        // Said now, before anything is started.
+        target.api(self.target.api)?;
+        let (publishers, viewers) = scenario.people();
+        let sizes = &self.sizes;
+        let seconds = |flag: &str, value: f64| {
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| format!("{flag} {value}: a number of seconds, 0 or more"))
+        };
+        let rate = sizes.rate.unwrap_or(if scenario == Scenario::PullStorm { 1000.0 } else { 10.0 });
+        for (flag, value) in [("--join-rate", sizes.join_rate), ("--rate", rate)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("{flag} {value}: a number of events a second, more than 0"));
+            }
+        }
+        let sizes = Sizes {
+            publishers: sizes.publishers.unwrap_or(publishers),
+            viewers: sizes.viewers.unwrap_or(viewers),
+            video: sizes.video_bitrate > 0,
+            audio: sizes.audio_bitrate > 0,
+            join_rate: sizes.join_rate,
+            event_rate: rate,
+            duration: seconds("--duration", sizes.duration)?,
+            settle: seconds("--settle", sizes.settle)?,
+            patience: seconds("--patience", sizes.patience)?,
+        };
+        if !sizes.video && !sizes.audio {
+            return Err("--video-bitrate and --audio-bitrate are both 0: nothing to send".into());
+        }
+        let peers = sizes.publishers + sizes.viewers;
+        if sizes.publishers == 0 || peers > PEERS_MAX {
+            return Err(format!(
+                "{} publishers and {} viewers: at least one publisher, and {PEERS_MAX} peers at most",
+                sizes.publishers, sizes.viewers
+            ));
+        }
+        if self.generator.workers == 0 || self.sizes.fps == 0 || self.generator.check_each == 0 {
+            return Err("--workers, --fps and --check-each are 1 or more".into());
+        }
+        Ok(Plan {
+            scenario,
+            sizes,
+            api: self.target.api,
+            http: http::Settings { insecure: self.target.insecure, ..http::Settings::default() },
+            common: self.common()?,
+            local: self.local(&target.url)?,
+            cpus: self.generator.cpus.clone(),
+            workers: self.generator.workers,
+            server: self.watch(),
+            settings: self.settings(),
+            quiet: self.output.quiet,
+            target,
+        })
+    }
+
+    fn common(&self) -> Result<Common, String> {
+        let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
+        Ok(Common {
+            cert: cert.ok_or("no DTLS certificate can be made on this machine")?,
+            check_each: self.generator.check_each,
+            video: VideoShape { bitrate: self.sizes.video_bitrate, fps: self.sizes.fps },
+            audio_bitrate: self.sizes.audio_bitrate,
+        })
+    }
+
+    /// The address that leads to the target, as the kernel would choose it.
+    fn local(&self, url: &str) -> Result<IpAddr, String> {
+        if let Some(ip) = self.generator.bind {
+            return Ok(ip);
+        }
+        let url = reqwest::Url::parse(url).map_err(|error| format!("--target {url}: {error}"))?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port_or_known_default().unwrap_or(443);
+        let found = (host.as_str(), port).to_socket_addrs();
+        let mut found = found.map_err(|error| format!("--target: {host} is not known: {error}"))?;
+        let remote = found.next().ok_or_else(|| format!("--target: {host} has no address"))?;
+        let any: IpAddr = if remote.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        let route = || {
+            let socket = UdpSocket::bind((any, 0))?;
+            socket.connect(remote)?;
+            socket.local_addr()
+        };
+        let local = route().map_err(|error| format!("--target: no way to {remote}: {error}"))?;
+        Ok(local.ip())
+    }
+
+    fn watch(&self) -> ServerWatch {
+        let target = &self.target;
+        let default = || {
+            let origin = reqwest::Url::parse(&target.target).ok()?.origin();
+            (target.api == ApiKind::Realtime)
+                .then(|| format!("{}/metrics", origin.ascii_serialization()))
+        };
+        ServerWatch {
+            pid: target.server_pid,
+            metrics: target.metrics.clone().or_else(default),
+            metrics_token: target.metrics_token.clone(),
+        }
+    }
+
+    /// What differs from one run to another, for the report.
+    fn settings(&self) -> BTreeMap<String, String> {
+        let sizes = &self.sizes;
+        let all = [
+            ("video-bitrate", sizes.video_bitrate.to_string()),
+            ("audio-bitrate", sizes.audio_bitrate.to_string()),
+            ("fps", sizes.fps.to_string()),
+            ("join-rate", sizes.join_rate.to_string()),
+            ("check-each", self.generator.check_each.to_string()),
+        ];
+        let rate = sizes.rate.map(|rate| ("rate", rate.to_string()));
+        all.into_iter().chain(rate).map(|(flag, value)| (flag.to_owned(), value)).collect()
+    }
+}
