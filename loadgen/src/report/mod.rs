@@ -1,3 +1,21 @@
 //! What a run measured, and how it is told: on the terminal, as JSON, as one HTML page.
+//!
+//! `tally` counts, `series` keeps one moment a second, `process` and `metrics` read what the
+//! server and this process used; `make` turns these into a `Report` (`summary`), which `verdict`,
+//! `objective`, `figures`, `table`, `html` and `compare` only read. `ramp` searches.
 
+pub mod figures;
+pub mod make;
+pub mod metrics;
+pub mod number;
+pub mod objective;
+pub mod process;
+pub mod progress;
+pub mod ramp;
+#[cfg(test)]
+mod samples;
+pub mod series;
+pub mod summary;
+pub mod table;
 pub mod tally;
+pub mod verdict;

@@ -1,0 +1,242 @@
+//! Prometheus text, and what the report takes from a server's `/metrics`.
+//!
+//! Invariants: lines that are no samples are passed over; what a server does not tell stays
+//! unknown; counters that went back (a restart) have no difference.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One line: a value with its name and labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+/// The samples of a text in the Prometheus or OpenMetrics format, in their order.
+pub fn samples(text: &str) -> impl Iterator<Item = Sample> {
+    text.lines().filter_map(|line| sample(line.trim()))
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let (name, mut rest) = line.split_at(line.find(|c| !is_name(c))?);
+    if name.is_empty() {
+        return None;
+    }
+    let mut labels = BTreeMap::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        (labels, rest) = labels_of(inside)?;
+    }
+    let value = rest.split_ascii_whitespace().next()?;
+    let value = match value {
+        "+Inf" => f64::INFINITY,
+        "-Inf" => f64::NEG_INFINITY,
+        value => value.parse().ok()?,
+    };
+    Some(Sample { name: name.to_owned(), labels, value })
+}
+
+/// The labels up to the closing brace, and what comes after it.
+fn labels_of(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
+    let mut labels = BTreeMap::new();
+    loop {
+        rest = rest.trim_start_matches([',', ' ']);
+        if let Some(after) = rest.strip_prefix('}') {
+            return Some((labels, after));
+        }
+        let (name, quoted) = rest.split_once("=\"")?;
+        let (value, after) = quoted_value(quoted)?;
+        labels.insert(name.trim().to_owned(), value);
+        rest = after;
+    }
+}
+
+/// The value up to its closing quote, unescaped, and what comes after it.
+fn quoted_value(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+/// What the report wants to know of a server, at one moment or between two.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scrape {
+    /// Datagrams sent, by shard; empty where the server does not tell.
+    pub shards_out: BTreeMap<String, u64>,
+    /// CPU time of the process.
+    pub cpu: Option<Duration>,
+    pub rss_bytes: Option<u64>,
+    /// Datagrams handed to the kernel, and in how many sends.
+    pub gso: Option<(u64, u64)>,
+    /// What was dropped, by stage and reason; only what is not 0.
+    pub drops: Option<BTreeMap<String, u64>>,
+}
+
+const SHARDS_OUT: &str = "shardcast_datagrams_out_total";
+const GSO_DATAGRAMS: &str = "shardcast_gso_run_datagrams_sum";
+const GSO_SENDS: &str = "shardcast_gso_run_datagrams_count";
+const DROPS: &str = "shardcast_drops_total";
+const CPU: &str = "process_cpu_seconds_total";
+const RSS: &str = "process_resident_memory_bytes";
+
+impl Scrape {
+    pub fn read(text: &str) -> Self {
+        let mut scrape = Self::default();
+        let (mut datagrams, mut sends) = (None, None);
+        for sample in samples(text).filter(|sample| sample.value.is_finite() && sample.value >= 0.0)
+        {
+            let count = sample.value.round() as u64;
+            let add = |sum: &mut Option<u64>| *sum = Some(sum.unwrap_or(0) + count);
+            match sample.name.as_str() {
+                SHARDS_OUT => {
+                    let shard = sample.labels.get("shard").cloned().unwrap_or_default();
+                    *scrape.shards_out.entry(shard).or_default() += count;
+                }
+                GSO_DATAGRAMS => add(&mut datagrams),
+                GSO_SENDS => add(&mut sends),
+                DROPS => {
+                    let words = ["stage", "reason"].map(|label| sample.labels.get(label).cloned());
+                    let reason = words.into_iter().flatten().collect::<Vec<_>>().join(": ");
+                    let drops = scrape.drops.get_or_insert_default();
+                    if count > 0 {
+                        *drops.entry(reason).or_default() += count;
+                    }
+                }
+                CPU => scrape.cpu = Duration::try_from_secs_f64(sample.value).ok(),
+                RSS => scrape.rss_bytes = Some(count),
+                _ => {}
+            }
+        }
+        scrape.gso = datagrams.zip(sends);
+        scrape
+    }
+
+    /// What happened after `before`; memory is that of now.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let gso =
+            self.gso.zip(before.gso).and_then(|((datagrams, sends), (datagrams_0, sends_0))| {
+                Some((datagrams.checked_sub(datagrams_0)?, sends.checked_sub(sends_0)?))
+            });
+        let drops = self.drops.as_ref().zip(before.drops.as_ref());
+        Self {
+            shards_out: differences(&self.shards_out, &before.shards_out).unwrap_or_default(),
+            cpu: self.cpu.zip(before.cpu).and_then(|(now, before)| now.checked_sub(before)),
+            rss_bytes: self.rss_bytes,
+            gso,
+            drops: drops.and_then(|(now, before)| {
+                let mut moved = differences(now, before)?;
+                moved.retain(|_, count| *count > 0);
+                Some(moved)
+            }),
+        }
+    }
+
+    /// Mean datagrams for each send.
+    pub fn gso_run(&self) -> Option<f64> {
+        let (datagrams, sends) = self.gso?;
+        (sends > 0).then(|| datagrams as f64 / sends as f64)
+    }
+}
+
+fn differences(
+    now: &BTreeMap<String, u64>,
+    before: &BTreeMap<String, u64>,
+) -> Option<BTreeMap<String, u64>> {
+    let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
+    now.iter()
+        .map(|(name, count)| Some((name.clone(), count.checked_sub(earlier(name))?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "\
+# HELP shardcast_datagrams_out_total Datagrams sent.
+# TYPE shardcast_datagrams_out_total counter
+shardcast_datagrams_out_total{shard=\"0\"} 1000
+shardcast_datagrams_out_total{shard=\"1\"} 3.0e3 1700000000000
+
+shardcast_drops_total{shard=\"0\",stage=\"send\",reason=\"kernel_buffer_full\"} 4
+shardcast_drops_total{shard=\"1\",stage=\"send\",reason=\"kernel_buffer_full\"} 2
+shardcast_drops_total{shard=\"1\",stage=\"mail\",reason=\"ring_full\"} 0
+shardcast_gso_run_datagrams_bucket{shard=\"0\",le=\"+Inf\"} 500
+shardcast_gso_run_datagrams_sum{shard=\"0\"} 4000
+shardcast_gso_run_datagrams_count{shard=\"0\"} 500
+process_cpu_seconds_total 12.5
+process_resident_memory_bytes 6.2e+07
+# EOF
+";
+
+    #[test]
+    fn a_scrape_is_read() {
+        let scrape = Scrape::read(TEXT);
+        assert_eq!(
+            scrape.shards_out,
+            BTreeMap::from([("0".to_owned(), 1000), ("1".to_owned(), 3000)])
+        );
+        assert_eq!(scrape.cpu, Some(Duration::from_millis(12_500)));
+        assert_eq!(scrape.rss_bytes, Some(62_000_000));
+        assert_eq!(scrape.gso_run(), Some(8.0));
+        assert_eq!(
+            scrape.drops,
+            Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 6)]))
+        );
+        assert_eq!(Scrape::read("<html>404</html>"), Scrape::default());
+    }
+
+    #[test]
+    fn two_scrapes_have_a_difference_unless_the_server_restarted() {
+        let before = Scrape::read(TEXT);
+        let now =
+            TEXT.replace(" 1000\n", " 1500\n").replace(" 12.5", " 13.75").replace("} 4\n", "} 9\n");
+        let between = Scrape::read(&now).since(&before);
+        assert_eq!(
+            between.shards_out,
+            BTreeMap::from([("0".to_owned(), 500), ("1".to_owned(), 0)])
+        );
+        assert_eq!(between.cpu, Some(Duration::from_millis(1250)));
+        assert_eq!(
+            between.drops,
+            Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 5)]))
+        );
+        assert_eq!(between.gso_run(), None);
+        let restarted = Scrape::read(TEXT).since(&Scrape::read(&now));
+        assert!(restarted.shards_out.is_empty());
+        assert_eq!((restarted.cpu, restarted.drops), (None, None));
+    }
+
+    #[test]
+    fn labels_may_hold_anything() {
+        let found = sample(r#"up{path="C:\\a \"b\",}\n", other="",} 1 # {trace="x"} 0.5"#).unwrap();
+        assert_eq!(found.labels["path"], "C:\\a \"b\",}\n");
+        assert_eq!(found.labels["other"], "");
+        assert_eq!(found.value, 1.0);
+        for broken in ["", "#", "up", "up{a=\"b} 1", "up{a} 1", "up x", "{a=\"b\"} 1"] {
+            assert_eq!(sample(broken), None, "{broken}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_confuses_it(text in "[a-z{}\"\\\\=, \n0-9é]{0,200}") {
+            let _ = Scrape::read(&text);
+        }
+    }
+}
