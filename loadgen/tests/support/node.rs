@@ -1,0 +1,35 @@
+//! The real node, on threads of this process.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+pub(crate) const APP: &str = "test";
+pub(crate) const SECRET: &str = "a-secret-of-this-test";
+
+/// Starts a node; it ends with the process. Returns where its API is.
+pub(crate) fn start() -> String {
+    let http = free_port();
+    let args = ["shardcast", "--udp", "127.0.0.1:0", "--shards", "1", "--log", "warn"];
+    let app = format!("{APP}:{SECRET}");
+    let more = ["--app", &app, "--http", &http.to_string()].map(OsString::from);
+    let args = args.map(OsString::from).into_iter().chain(more);
+    let flags = match shardcast::flags::read(args).unwrap() {
+        shardcast::flags::Asked::Run(flags) => flags,
+        shardcast::flags::Asked::Help(_) => unreachable!("no help was asked for"),
+    };
+    let settings = shardcast::config::gather(&flags, |_| None).unwrap();
+    let machine = shardcast::resolve::Machine::read().unwrap();
+    let mut plan = shardcast::resolve::plan(&settings, &machine).unwrap();
+    shardcast::check::ports(&mut plan).unwrap();
+    std::thread::spawn(move || shardcast::boot::run(plan).unwrap());
+    while TcpStream::connect(http).is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    format!("http://{http}")
+}
+
+/// Where nobody listens now.
+pub(crate) fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
