@@ -189,7 +189,8 @@ impl Run {
             Duration::try_from_secs_f64(value)
                 .map_err(|_| format!("{flag} {value}: a number of seconds, 0 or more"))
         };
-        let rate = sizes.rate.unwrap_or(if scenario == Scenario::PullStorm { 1000.0 } else { 10.0 });
+        let rate =
+            sizes.rate.unwrap_or(if scenario == Scenario::PullStorm { 1000.0 } else { 10.0 });
         for (flag, value) in [("--join-rate", sizes.join_rate), ("--rate", rate)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{flag} {value}: a number of events a second, more than 0"));

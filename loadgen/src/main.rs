@@ -52,7 +52,8 @@ fn finish(report: &Report, output: &OutputFlags) -> ExitCode {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    std::fs::write(path, text)
+        .map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
 fn usage(sentence: &str) -> ExitCode {

@@ -115,8 +115,7 @@ impl Stock {
             server_rss_bytes: server.rss_bytes,
         };
         let at = self.last.at.saturating_duration_since(self.began).as_secs_f64();
-        let moment =
-            Moment::between(at, span.as_secs_f64(), &self.last.total, &self.total, used);
+        let moment = Moment::between(at, span.as_secs_f64(), &self.last.total, &self.total, used);
         self.series.push(moment);
         self.show(phase, &moment, now);
         self.last = Last { at: now, total: self.total.clone(), server, own_cpu };
@@ -193,8 +192,7 @@ impl Stock {
             read(&done)?.checked_sub(warm.as_ref().and_then(read)?)
         };
         let scrapes = done.server.scrape.as_ref().zip(warm.as_ref());
-        let metrics = scrapes
-            .and_then(|(now, warm)| Some(now.since(warm.server.scrape.as_ref()?)));
+        let metrics = scrapes.and_then(|(now, warm)| Some(now.since(warm.server.scrape.as_ref()?)));
         let server = ServerUse {
             cpu: before(|mark| mark.server.cpu),
             rss_bytes: done.server.rss_bytes,

@@ -16,6 +16,8 @@ pub fn allow_files(peers: usize) -> Result<(), String> {
     // As root the hard limit can be raised too.
     let raised = setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed));
     raised.map_err(|_| {
-        format!("{peers} peers need {needed} open files, but {soft} are allowed: ulimit -n {needed}")
+        format!(
+            "{peers} peers need {needed} open files, but {soft} are allowed: ulimit -n {needed}"
+        )
     })
 }
