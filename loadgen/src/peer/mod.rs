@@ -97,13 +97,14 @@ impl Peer {
         seed: u64,
         now: Instant,
     ) -> Result<Self, Failure> {
-        let config = Rtc::builder()
+        let mut config = Rtc::builder()
             .set_crypto_provider(keys::provider())
             .set_dtls_cert(common.cert.clone())
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true);
+        config.set_initial_stun_rto(CHECK);
         let (mut rtc, slot) = keys::with_key_slot(|| config.build(now));
         let candidate = Candidate::host(address, "udp").map_err(|error| local(&error))?;
         rtc.add_local_candidate(candidate);
@@ -268,7 +269,8 @@ impl Peer {
                 }
             }
             Protocol::Rtcp => self.receive_rtcp(bytes, moment, tally),
-            _ => {
+            Protocol::Unknown => {}
+            Protocol::Stun | Protocol::Dtls => {
                 let Ok(contents) = bytes.try_into() else { return };
                 let destination = self.address;
                 let receive = Receive { proto: Transport::Udp, source, destination, contents };
@@ -415,6 +417,10 @@ impl Peer {
         }
     }
 }
+
+/// Until a pair answers it is checked this often, as libwebrtc does: the first checks of an
+/// answerer come before its answer does.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// str0m's timers are not called again sooner than this.
 const TICK: Duration = Duration::from_micros(200);
