@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::number::{
     GAP, UNKNOWN, bits_per_s, bytes, digits, grouped, known, micros, millis, nanos, percent,
 };
-use super::summary::{Micros, Millis, Report};
+use super::summary::{Micros, Millis, Report, WakeToSend};
 
 /// What a value means, to be shown by colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,9 +194,6 @@ fn cost(report: &Report) -> Section {
     if let Some(each) = report.server_rss_bytes_per_session {
         memory += &format!(", {} a session", bytes(each));
     }
-    let busiest = report.generator_busiest_percent.map(|busiest| {
-        format!(", busiest of {} threads {}", report.generator_threads, percent(busiest))
-    });
     let generator = cpu(report.generator_cpu_ns_per_packet, report.generator_cpu_percent);
     Section::new("CPU and memory")
         .row("server CPU", cpu(report.server_cpu_ns_per_packet, report.server_cpu_percent))
@@ -204,11 +201,24 @@ fn cost(report: &Report) -> Section {
         .row_if(report.server_gso_run.is_some(), "server GSO run", || {
             known(report.server_gso_run, |run| format!("{} packets a send", digits(run)))
         })
+        .row_if(report.server_wake_to_send_us.is_some(), "server wake to send", || wake(report))
         .row_if(report.server_shard_imbalance.is_some(), "server shards", || shards(report))
         .row_if(report.server_drops.is_some(), "server drops", || {
             drops(report.server_drops.as_ref())
         })
-        .row("generator CPU", generator + &busiest.unwrap_or_default())
+        .row("generator CPU", generator)
+        .row_if(report.generator_busiest_percent.is_some(), "generator threads", || {
+            let busiest = known(report.generator_busiest_percent, percent);
+            format!("{}, the busiest at {busiest} of a core", report.generator_threads)
+        })
+}
+
+fn wake(report: &Report) -> String {
+    let Some(WakeToSend { p50, p99, p999 }) = report.server_wake_to_send_us else {
+        return UNKNOWN.to_owned();
+    };
+    let [p50, p99, p999] = [p50, p99, p999].map(|us| known(us, |us| format!("≤ {}", micros(us))));
+    format!("p50 {p50}, p99 {p99}, p99.9 {p999}")
 }
 
 /// The share of each shard, if they are few enough to be read.

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use super::metrics::Scrape;
 use super::number::{percent, rfc3339};
 use super::series::{Series, newer};
-use super::summary::{CurvePoint, FailureCount, Micros, Millis, Report, Sessions};
+use super::summary::{CurvePoint, FailureCount, Micros, Millis, Report, Sessions, WakeToSend};
 use super::tally::Tally;
 use crate::api::{Cause, Failure};
 
@@ -69,16 +69,27 @@ impl Report {
         server: ServerUse,
         generator: &GeneratorUse,
     ) -> Self {
+        let (duration, threads) = (facts.duration, facts.threads);
         let cold = Tally::default();
-        let before = at_warm_up.unwrap_or(&cold);
-        let media = Media::after(total, before);
-        let latency = newer(&total.latency, &before.latency);
-        let seconds = facts.duration.as_secs_f64();
-        let per_s = |count: u64| (seconds > 0.0).then(|| count as f64 / seconds);
-        let metrics = server.metrics.unwrap_or_default();
-        let server_cpu = server.cpu.or(metrics.cpu);
-        let rss = server.rss_bytes.or(metrics.rss_bytes);
-        let warnings = warnings(&facts, media.overrun, generator);
+        let mut report = Self::named(facts);
+        report.count_sessions(total);
+        report.count_media(total, at_warm_up.unwrap_or(&cold));
+        report.charge_server(server, duration);
+        report.charge_generator(generator, duration);
+        report.generator_threads = threads;
+        report.series = series.moments();
+        report
+    }
+
+    /// Of a run that did not come about: the target was unreachable, or refused the login.
+    pub fn stopped(facts: Facts, failure: &Failure) -> Self {
+        let (nothing, series) = (Tally::default(), Series::default());
+        let (server, generator) = (ServerUse::default(), GeneratorUse::default());
+        let report = Self::new(facts, &nothing, None, &series, server, &generator);
+        Self { stopped: Some(FailureCount::new(failure, 1)), ..report }
+    }
+
+    fn named(facts: Facts) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: facts.scenario,
@@ -86,106 +97,86 @@ impl Report {
             target: facts.target,
             settings: facts.settings,
             started: rfc3339(facts.started),
-            duration_s: seconds,
+            duration_s: facts.duration.as_secs_f64(),
             warm_up_s: facts.warm_up.as_secs_f64(),
             interrupted: facts.interrupted,
-            stopped: None,
             publishers: facts.publishers,
             viewers: facts.viewers,
-            sessions: Sessions {
-                begun: total.begun,
-                connected: total.connected,
-                left: total.left,
-                failed: total.failed(),
-            },
-            failures: total
-                .failures
-                .iter()
-                .map(|(f, count)| FailureCount::new(f, *count))
-                .collect(),
-            srtp_profiles: total.profiles.clone(),
-            packets_in: media.packets_in,
-            bytes_in: media.bytes_in,
-            packets_out: media.packets_out,
-            bytes_out: media.bytes_out,
-            packets_in_per_s: per_s(media.packets_in),
-            packets_out_per_s: per_s(media.packets_out),
-            bits_in_per_s: per_s(media.bytes_in * 8),
-            bits_out_per_s: per_s(media.bytes_out * 8),
-            lost: media.lost,
-            lost_warm_up: total.lost.saturating_sub(media.lost),
-            lost_ppm: ratio(media.lost as f64 * 1e6, media.packets_out + media.lost),
-            overrun: media.overrun,
-            duplicated: total.duplicated,
-            reordered: total.reordered.saturating_sub(before.reordered),
-            resent: total.resent.saturating_sub(before.resent),
-            checked: total.checked.saturating_sub(before.checked),
-            corrupted: total.corrupted,
-            foreign: total.foreign,
-            keyframes: total.keyframes.saturating_sub(before.keyframes),
-            keyframe_requests: total.keyframe_requests.saturating_sub(before.keyframe_requests),
-            nacks_in: total.nacks_in.saturating_sub(before.nacks_in),
-            nacks_out: total.nacks_out.saturating_sub(before.nacks_out),
-            latency_us: Micros::of(&latency),
-            latency_curve: curve(&latency),
-            join_ms: Millis::of(&total.join),
-            first_media_ms: Millis::of(&total.first_media),
-            api_ms: Millis::of(&total.api),
-            server_cpu_ns_per_packet: cpu_per_packet(server_cpu, media.packets_out),
-            server_cpu_percent: share(server_cpu, facts.duration),
-            server_rss_bytes: rss,
-            server_rss_bytes_per_session: per_session(
-                rss,
-                server.rss_before_bytes,
-                server.sessions,
-            ),
-            server_gso_run: metrics.gso_run(),
-            server_shard_imbalance: imbalance(&metrics.shards_out),
-            server_shards: (!metrics.shards_out.is_empty()).then_some(metrics.shards_out),
-            server_drops: metrics.drops,
-            generator_cpu_ns_per_packet: cpu_per_packet(generator.cpu, media.packets_out),
-            generator_cpu_percent: share(generator.cpu, facts.duration),
-            generator_busiest_percent: share(
-                generator.workers.iter().max().copied(),
-                facts.duration,
-            ),
-            generator_threads: facts.threads,
-            generator_warnings: warnings,
-            objective: None,
-            series: series.moments(),
+            ..Self::default()
         }
     }
 
-    /// Of a run that did not come about: the target was unreachable, or refused the login.
-    pub fn stopped(facts: Facts, failure: &Failure) -> Self {
-        let (series, generator) = (Series::default(), GeneratorUse::default());
-        let nothing =
-            Self::new(facts, &Tally::default(), None, &series, ServerUse::default(), &generator);
-        Self { stopped: Some(FailureCount::new(failure, 1)), ..nothing }
+    /// What is told of the whole run.
+    fn count_sessions(&mut self, total: &Tally) {
+        self.sessions = Sessions {
+            begun: total.begun,
+            connected: total.connected,
+            left: total.left,
+            failed: total.failed(),
+        };
+        let failures = total.failures.iter();
+        self.failures =
+            failures.map(|(failure, count)| FailureCount::new(failure, *count)).collect();
+        self.srtp_profiles.clone_from(&total.profiles);
+        self.duplicated = total.duplicated;
+        self.corrupted = total.corrupted;
+        self.foreign = total.foreign;
+        self.join_ms = Millis::of(&total.join);
+        self.first_media_ms = Millis::of(&total.first_media);
+        self.api_ms = Millis::of(&total.api);
     }
-}
 
-/// The media counts after the warm-up.
-struct Media {
-    packets_in: u64,
-    bytes_in: u64,
-    packets_out: u64,
-    bytes_out: u64,
-    lost: u64,
-    overrun: u64,
-}
-
-impl Media {
-    fn after(total: &Tally, before: &Tally) -> Self {
+    /// What is told of the time after the warm-up.
+    fn count_media(&mut self, total: &Tally, before: &Tally) {
         // Losses can be taken back by packets that come late, also across the warm-up's end.
-        Self {
-            packets_in: total.packets_in.saturating_sub(before.packets_in),
-            bytes_in: total.bytes_in.saturating_sub(before.bytes_in),
-            packets_out: total.packets_out.saturating_sub(before.packets_out),
-            bytes_out: total.bytes_out.saturating_sub(before.bytes_out),
-            lost: total.lost.saturating_sub(before.lost),
-            overrun: total.overrun.saturating_sub(before.overrun),
-        }
+        let after = |what: fn(&Tally) -> u64| what(total).saturating_sub(what(before));
+        self.packets_in = after(|t| t.packets_in);
+        self.bytes_in = after(|t| t.bytes_in);
+        self.packets_out = after(|t| t.packets_out);
+        self.bytes_out = after(|t| t.bytes_out);
+        self.lost = after(|t| t.lost);
+        self.lost_warm_up = total.lost.saturating_sub(self.lost);
+        self.lost_ppm = ratio(self.lost as f64 * 1e6, self.packets_out + self.lost);
+        self.overrun = after(|t| t.overrun);
+        self.reordered = after(|t| t.reordered);
+        self.resent = after(|t| t.resent);
+        self.checked = after(|t| t.checked);
+        self.keyframes = after(|t| t.keyframes);
+        self.keyframe_requests = after(|t| t.keyframe_requests);
+        self.nacks_in = after(|t| t.nacks_in);
+        self.nacks_out = after(|t| t.nacks_out);
+        let seconds = self.duration_s;
+        let per_s = |count: u64| (seconds > 0.0).then(|| count as f64 / seconds);
+        self.packets_in_per_s = per_s(self.packets_in);
+        self.packets_out_per_s = per_s(self.packets_out);
+        self.bits_in_per_s = per_s(self.bytes_in * 8);
+        self.bits_out_per_s = per_s(self.bytes_out * 8);
+        let latency = newer(&total.latency, &before.latency);
+        self.latency_us = Micros::of(&latency);
+        self.latency_curve = curve(&latency);
+    }
+
+    fn charge_server(&mut self, server: ServerUse, duration: Duration) {
+        let metrics = server.metrics.unwrap_or_default();
+        let cpu = server.cpu.or(metrics.cpu);
+        let rss = server.rss_bytes.or(metrics.rss_bytes);
+        self.server_cpu_ns_per_packet = cpu_per_packet(cpu, self.packets_out);
+        self.server_cpu_percent = share(cpu, duration);
+        self.server_rss_bytes = rss;
+        self.server_rss_bytes_per_session =
+            per_session(rss, server.rss_before_bytes, server.sessions);
+        self.server_gso_run = metrics.gso_run();
+        self.server_wake_to_send_us = WakeToSend::of(&metrics);
+        self.server_shard_imbalance = imbalance(&metrics.shards_out);
+        self.server_shards = (!metrics.shards_out.is_empty()).then_some(metrics.shards_out);
+        self.server_drops = metrics.drops;
+    }
+
+    fn charge_generator(&mut self, generator: &GeneratorUse, duration: Duration) {
+        self.generator_cpu_ns_per_packet = cpu_per_packet(generator.cpu, self.packets_out);
+        self.generator_cpu_percent = share(generator.cpu, duration);
+        self.generator_busiest_percent = share(generator.workers.iter().max().copied(), duration);
+        self.generator_warnings = warnings(duration, self.overrun, generator);
     }
 }
 
@@ -234,6 +225,14 @@ impl Millis {
     }
 }
 
+impl WakeToSend {
+    fn of(metrics: &Scrape) -> Option<Self> {
+        let is_told = metrics.wake_to_send.values().any(|count| *count > 0);
+        let at = |quantile| metrics.wake_to_send_us(quantile);
+        is_told.then(|| Self { p50: at(0.5), p99: at(0.99), p999: at(0.999) })
+    }
+}
+
 /// Points at equal steps of nines (0, ..., 90, ..., 99, ..., 99.9 %), as far as there are enough
 /// values to tell them from the maximum, which is the last.
 fn curve(histogram: &Histogram<u64>) -> Vec<CurvePoint> {
@@ -273,9 +272,9 @@ fn imbalance(shards: &BTreeMap<String, u64>) -> Option<f64> {
     ratio(busiest as f64 * shards.len() as f64, shards.values().sum())
 }
 
-fn warnings(facts: &Facts, overrun: u64, generator: &GeneratorUse) -> Vec<String> {
+fn warnings(duration: Duration, overrun: u64, generator: &GeneratorUse) -> Vec<String> {
     let mut warnings = Vec::new();
-    let shares = generator.workers.iter().filter_map(|cpu| share(Some(*cpu), facts.duration));
+    let shares = generator.workers.iter().filter_map(|cpu| share(Some(*cpu), duration));
     let busy: Vec<f64> = shares.filter(|share| *share > BUSY_PERCENT).collect();
     if let Some(most) = busy.iter().copied().reduce(f64::max) {
         warnings.push(format!(
@@ -348,14 +347,14 @@ mod tests {
 
     #[test]
     fn a_busy_or_slow_generator_says_so() {
-        let facts = samples::facts();
+        let duration = samples::facts().duration;
         let workers = vec![Duration::from_secs(19), Duration::from_secs(5)];
         let generator = GeneratorUse { cpu: Some(Duration::from_secs(24)), workers };
-        let told = warnings(&facts, 7, &generator);
+        let told = warnings(duration, 7, &generator);
         assert!(told[0].contains("1 of its 2 threads") && told[0].contains("95.0 %"), "{told:?}");
         assert!(told[1].contains("7 of the lost packets"), "{told:?}");
         let at_ease = GeneratorUse { workers: vec![Duration::from_secs(18)], ..generator };
-        assert!(warnings(&facts, 0, &at_ease).is_empty());
+        assert!(warnings(duration, 0, &at_ease).is_empty());
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn quoted_value(text: &str) -> Option<(String, &str)> {
 /// What the report wants to know of a server, at one moment or between two.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scrape {
-    /// Datagrams sent, by shard; empty where the server does not tell.
+    /// RTP packets sent to viewers, by shard; empty where the server does not tell.
     pub shards_out: BTreeMap<String, u64>,
     /// CPU time of the process.
     pub cpu: Option<Duration>,
@@ -82,12 +82,16 @@ pub struct Scrape {
     pub gso: Option<(u64, u64)>,
     /// What was dropped, by stage and reason; only what is not 0.
     pub drops: Option<BTreeMap<String, u64>>,
+    /// Turns of the server's loops by how long the last datagram of a turn waited for it: how
+    /// many took up to so many nanoseconds, each bucket including those below it.
+    pub wake_to_send: BTreeMap<u64, u64>,
 }
 
-const SHARDS_OUT: &str = "shardcast_datagrams_out_total";
-const GSO_DATAGRAMS: &str = "shardcast_gso_run_datagrams_sum";
-const GSO_SENDS: &str = "shardcast_gso_run_datagrams_count";
+const SHARDS_OUT: &str = "shardcast_media_packets_total";
+const GSO_DATAGRAMS: &str = "shardcast_gso_run_length_sum";
+const GSO_SENDS: &str = "shardcast_gso_run_length_count";
 const DROPS: &str = "shardcast_drops_total";
+const WAKE_TO_SEND: &str = "shardcast_wake_to_send_seconds_bucket";
 const CPU: &str = "process_cpu_seconds_total";
 const RSS: &str = "process_resident_memory_bytes";
 
@@ -98,20 +102,26 @@ impl Scrape {
         for sample in samples(text).filter(|sample| sample.value.is_finite() && sample.value >= 0.0)
         {
             let count = sample.value.round() as u64;
+            let label = |name| sample.labels.get(name).map(String::as_str);
             let add = |sum: &mut Option<u64>| *sum = Some(sum.unwrap_or(0) + count);
             match sample.name.as_str() {
-                SHARDS_OUT => {
-                    let shard = sample.labels.get("shard").cloned().unwrap_or_default();
+                SHARDS_OUT if label("direction") == Some("out") => {
+                    let shard = label("shard").unwrap_or_default().to_owned();
                     *scrape.shards_out.entry(shard).or_default() += count;
                 }
                 GSO_DATAGRAMS => add(&mut datagrams),
                 GSO_SENDS => add(&mut sends),
                 DROPS => {
-                    let words = ["stage", "reason"].map(|label| sample.labels.get(label).cloned());
+                    let words = ["stage", "reason"].map(label);
                     let reason = words.into_iter().flatten().collect::<Vec<_>>().join(": ");
                     let drops = scrape.drops.get_or_insert_default();
                     if count > 0 {
                         *drops.entry(reason).or_default() += count;
+                    }
+                }
+                WAKE_TO_SEND => {
+                    if let Some(bound) = label("le").and_then(nanos_of_bound) {
+                        *scrape.wake_to_send.entry(bound).or_default() += count;
                     }
                 }
                 CPU => scrape.cpu = Duration::try_from_secs_f64(sample.value).ok(),
@@ -126,6 +136,12 @@ impl Scrape {
     /// What happened after `before`; memory is that of now.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
+        let cpu = self.cpu.zip(before.cpu).and_then(|(now, before)| now.checked_sub(before));
+        let process = Self { cpu, rss_bytes: self.rss_bytes, ..Self::default() };
+        if !self.shards_out.keys().eq(before.shards_out.keys()) {
+            // A shard that did not answer one of the two is missing in all sums.
+            return process;
+        }
         let gso =
             self.gso.zip(before.gso).and_then(|((datagrams, sends), (datagrams_0, sends_0))| {
                 Some((datagrams.checked_sub(datagrams_0)?, sends.checked_sub(sends_0)?))
@@ -133,14 +149,14 @@ impl Scrape {
         let drops = self.drops.as_ref().zip(before.drops.as_ref());
         Self {
             shards_out: differences(&self.shards_out, &before.shards_out).unwrap_or_default(),
-            cpu: self.cpu.zip(before.cpu).and_then(|(now, before)| now.checked_sub(before)),
-            rss_bytes: self.rss_bytes,
             gso,
             drops: drops.and_then(|(now, before)| {
                 let mut moved = differences(now, before)?;
                 moved.retain(|_, count| *count > 0);
                 Some(moved)
             }),
+            wake_to_send: differences(&self.wake_to_send, &before.wake_to_send).unwrap_or_default(),
+            ..process
         }
     }
 
@@ -149,13 +165,30 @@ impl Scrape {
         let (datagrams, sends) = self.gso?;
         (sends > 0).then(|| datagrams as f64 / sends as f64)
     }
+
+    /// The upper bound, in microseconds, of the bucket that the quantile falls in; `None` also
+    /// above the last bound.
+    pub fn wake_to_send_us(&self, quantile: f64) -> Option<f64> {
+        let (_, total) = self.wake_to_send.last_key_value().filter(|(_, total)| **total > 0)?;
+        let wanted = (*total as f64 * quantile).ceil().max(1.0);
+        let (bound, _) = self.wake_to_send.iter().find(|(_, count)| **count as f64 >= wanted)?;
+        (*bound != u64::MAX).then(|| *bound as f64 / 1e3)
+    }
 }
 
-fn differences(
-    now: &BTreeMap<String, u64>,
-    before: &BTreeMap<String, u64>,
-) -> Option<BTreeMap<String, u64>> {
-    let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
+/// The bound of a bucket, given in seconds; the last is without bound.
+fn nanos_of_bound(text: &str) -> Option<u64> {
+    match text {
+        "+Inf" => Some(u64::MAX),
+        text => text.parse::<f64>().ok().map(|seconds| (seconds * 1e9).round() as u64),
+    }
+}
+
+fn differences<K: Ord + Clone>(
+    now: &BTreeMap<K, u64>,
+    before: &BTreeMap<K, u64>,
+) -> Option<BTreeMap<K, u64>> {
+    let earlier = |name: &K| before.get(name).copied().unwrap_or(0);
     now.iter()
         .map(|(name, count)| Some((name.clone(), count.checked_sub(earlier(name))?)))
         .collect()
@@ -168,17 +201,24 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "\
-# HELP shardcast_datagrams_out_total Datagrams sent.
-# TYPE shardcast_datagrams_out_total counter
-shardcast_datagrams_out_total{shard=\"0\"} 1000
-shardcast_datagrams_out_total{shard=\"1\"} 3.0e3 1700000000000
+# HELP shardcast_media_packets_total RTP packets.
+# TYPE shardcast_media_packets_total counter
+shardcast_media_packets_total{direction=\"out\",shard=\"0\"} 1000
+shardcast_media_packets_total{direction=\"out\",shard=\"1\"} 3.0e3 1700000000000
 
 shardcast_drops_total{shard=\"0\",stage=\"send\",reason=\"kernel_buffer_full\"} 4
 shardcast_drops_total{shard=\"1\",stage=\"send\",reason=\"kernel_buffer_full\"} 2
 shardcast_drops_total{shard=\"1\",stage=\"mail\",reason=\"ring_full\"} 0
-shardcast_gso_run_datagrams_bucket{shard=\"0\",le=\"+Inf\"} 500
-shardcast_gso_run_datagrams_sum{shard=\"0\"} 4000
-shardcast_gso_run_datagrams_count{shard=\"0\"} 500
+shardcast_media_packets_total{direction=\"in\",shard=\"0\"} 77
+shardcast_gso_run_length_bucket{shard=\"0\",le=\"+Inf\"} 500
+shardcast_wake_to_send_seconds_bucket{le=\"0.0001\",shard=\"0\"} 40
+shardcast_wake_to_send_seconds_bucket{le=\"0.001\",shard=\"0\"} 49
+shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"0\"} 50
+shardcast_wake_to_send_seconds_bucket{le=\"0.0001\",shard=\"1\"} 50
+shardcast_wake_to_send_seconds_bucket{le=\"0.001\",shard=\"1\"} 50
+shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"1\"} 50
+shardcast_gso_run_length_sum{shard=\"0\"} 4000
+shardcast_gso_run_length_count{shard=\"0\"} 500
 process_cpu_seconds_total 12.5
 process_resident_memory_bytes 6.2e+07
 # EOF
@@ -198,6 +238,10 @@ process_resident_memory_bytes 6.2e+07
             scrape.drops,
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 6)]))
         );
+        assert_eq!(scrape.wake_to_send_us(0.9), Some(100.0));
+        assert_eq!(scrape.wake_to_send_us(0.99), Some(1000.0));
+        assert_eq!(scrape.wake_to_send_us(0.999), None);
+        assert_eq!(Scrape::default().wake_to_send_us(0.5), None);
         assert_eq!(Scrape::read("<html>404</html>"), Scrape::default());
     }
 
@@ -216,10 +260,20 @@ process_resident_memory_bytes 6.2e+07
             between.drops,
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 5)]))
         );
-        assert_eq!(between.gso_run(), None);
+        assert_eq!((between.gso_run(), between.wake_to_send_us(0.5)), (None, None));
         let restarted = Scrape::read(TEXT).since(&Scrape::read(&now));
         assert!(restarted.shards_out.is_empty());
         assert_eq!((restarted.cpu, restarted.drops), (None, None));
+    }
+
+    #[test]
+    fn a_shard_that_did_not_answer_once_leaves_no_sums() {
+        let now = Scrape::read(TEXT);
+        let before = TEXT.lines().filter(|line| !line.contains("shard=\"1\"")).collect::<Vec<_>>();
+        let between = now.since(&Scrape::read(&before.join("\n")));
+        assert_eq!((&between.drops, between.gso), (&None, None));
+        assert!(between.shards_out.is_empty());
+        assert_eq!(between.cpu, Some(Duration::ZERO));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! server and this process used; `make` turns these into a `Report` (`summary`), which `verdict`,
 //! `objective`, `figures`, `table`, `html` and `compare` only read. `ramp` searches.
 
+pub mod chart;
+
 pub mod figures;
+pub mod html;
 pub mod make;
 pub mod metrics;
 pub mod number;

@@ -49,7 +49,7 @@ fn scaled(value: f64, units: &[(f64, &str)]) -> String {
         .iter()
         .rev()
         .find(|(size, _)| fits(*size))
-        .or(units.first())
+        .or_else(|| units.first())
         .copied()
         .unwrap_or((1.0, ""));
     format!("{} {unit}", digits(value / size))

@@ -92,6 +92,7 @@ fn server() -> ServerUse {
             shards_out: BTreeMap::from([("0".to_owned(), 1_530_000), ("1".to_owned(), 1_470_000)]),
             gso: Some((3_000_000, 600_000)),
             drops: Some(BTreeMap::new()),
+            wake_to_send: BTreeMap::from([(200_000, 900), (500_000, 999), (u64::MAX, 1_000)]),
             ..Scrape::default()
         }),
     }

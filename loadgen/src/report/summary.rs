@@ -13,7 +13,7 @@ use super::series::Moment;
 /// One run. Media counts (packets, bytes, losses, latency, CPU) are of `duration_s`, after the
 /// warm-up; sessions, failures, joins, API calls and `corrupted`, `foreign` and `duplicated` are
 /// of the whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Of the load generator.
     pub version: String,
@@ -108,7 +108,10 @@ pub struct Report {
     pub server_rss_bytes_per_session: Option<f64>,
     /// Mean packets for each GSO send of the server.
     pub server_gso_run: Option<f64>,
-    /// Packets that each shard of the server sent, by the shard's name.
+    /// In the server's loops, from the beginning of a turn in which something arrived until its
+    /// last datagram was with the kernel: the bounds of its histogram's buckets, microseconds.
+    pub server_wake_to_send_us: Option<WakeToSend>,
+    /// RTP packets that each shard of the server sent, by the shard's name.
     pub server_shards: Option<BTreeMap<String, u64>>,
     /// The busiest shard's packets over the mean of all: 1 is even.
     pub server_shard_imbalance: Option<f64>,
@@ -173,6 +176,14 @@ pub struct Millis {
     pub p90: Option<f64>,
     pub p99: Option<f64>,
     pub max: Option<f64>,
+}
+
+/// Upper bounds of quantiles in microseconds; `null` above the last bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WakeToSend {
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub p999: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -258,6 +269,7 @@ mod tests {
             "server_rss_bytes",
             "server_rss_bytes_per_session",
             "server_gso_run",
+            "server_wake_to_send_us",
             "server_shards",
             "server_shard_imbalance",
             "server_drops",

@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn anything_wrong_with_packets_is_1() {
-        let wrong: [(fn(&mut Report), &str); 5] = [
+        type Spoil = fn(&mut Report);
+        let wrong: [(Spoil, &str); 5] = [
             (|r| r.lost = 1, "FAILED: 1 packet lost (0 ppm)"),
             (|r| r.corrupted = 2, "FAILED: 2 packets corrupted"),
             (|r| r.foreign = 1, "FAILED: 1 packet of tracks that nobody there had pulled"),
