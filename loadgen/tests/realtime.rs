@@ -85,7 +85,7 @@ fn what_one_publishes_reaches_who_pulls_it() {
         let joined = api.join(&http, &viewer, &[], &pulls).await.expect("a session all the same");
         let [Err(no), Err(other)] = &joined.pulled[..] else { panic!("{joined:?}") };
         assert_eq!(no, other);
-        assert_eq!(no.cause, Cause::Closed);
+        assert_eq!(no.cause, Cause::Refused);
         api.finish(&http).await.expect("nothing to remove");
     })
     .expect("an event loop");

@@ -96,6 +96,11 @@ pub(super) fn scrub(text: &str) -> String {
     }
 }
 
+/// The failure of an answer that is one, but not complete.
+pub(super) fn lacks(call: &str, what: &str) -> Failure {
+    Failure::new(Cause::Incomprehensible, format!("{call}: the answer lacks {what}"))
+}
+
 /// Names for the statuses one meets without a body.
 fn reason(status: u16) -> &'static str {
     match status {

@@ -3,13 +3,17 @@
 //! Invariants: whoever holds an [`Api`] need not know which one it is, except for what
 //! [`Api::can_pull_and_push`] and its neighbours say.
 
+use super::janus::Janus;
 use super::realtime::Realtime;
-use super::{Caller, Endpoint, Failure, Joined, Pull, Push};
+use super::whip::Whip;
+use super::{Caller, Cause, Endpoint, Failure, Joined, Pull, Push};
 
 /// A server's API with what it takes to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Api {
     Realtime(Realtime),
+    Whip(Whip),
+    Janus(Janus),
 }
 
 impl Api {
@@ -17,27 +21,31 @@ impl Api {
     pub fn can_pull_and_push(&self) -> bool {
         match self {
             Self::Realtime(_) => true,
+            Self::Whip(_) | Self::Janus(_) => false,
         }
     }
 
     /// How many publishers one session can receive from.
     pub fn pulls_per_session(&self) -> usize {
         match self {
-            Self::Realtime(_) => usize::MAX,
+            Self::Realtime(_) | Self::Janus(_) => usize::MAX,
+            Self::Whip(_) => 1,
         }
     }
 
     /// A session can begin a new transport after its address changed.
     pub fn can_restart_ice(&self) -> bool {
         match self {
-            Self::Realtime(_) => true,
+            Self::Realtime(_) | Self::Janus(_) => true,
+            Self::Whip(_) => false,
         }
     }
 
     /// A session that stands can pull more, and close single tracks.
     pub fn can_change(&self) -> bool {
         match self {
-            Self::Realtime(_) => true,
+            Self::Realtime(_) | Self::Janus(_) => true,
+            Self::Whip(_) => false,
         }
     }
 
@@ -46,13 +54,16 @@ impl Api {
     pub async fn prepare<C: Caller>(&mut self, caller: &C) -> Result<(), Failure> {
         match self {
             Self::Realtime(api) => api.prepare(caller).await,
+            Self::Whip(api) => api.prepare(caller).await,
+            Self::Janus(api) => api.prepare(caller).await,
         }
     }
 
     /// Once, after the last session: removes what [`Self::prepare`] made.
-    pub async fn finish<C: Caller>(&self, _caller: &C) -> Result<(), Failure> {
+    pub async fn finish<C: Caller>(&self, caller: &C) -> Result<(), Failure> {
         match self {
-            Self::Realtime(_) => Ok(()),
+            Self::Realtime(_) | Self::Whip(_) => Ok(()),
+            Self::Janus(api) => api.finish(caller).await,
         }
     }
 
@@ -67,6 +78,8 @@ impl Api {
     ) -> Result<Joined, Failure> {
         match self {
             Self::Realtime(api) => api.join(caller, endpoint, pushes, pulls).await,
+            Self::Whip(api) => api.join(caller, endpoint, pushes, pulls).await,
+            Self::Janus(api) => api.join(caller, endpoint, pushes, pulls).await,
         }
     }
 
@@ -80,6 +93,8 @@ impl Api {
     ) -> Result<(), Failure> {
         let more = match self {
             Self::Realtime(api) => api.pull(caller, endpoint, &joined.session, pulls).await?,
+            Self::Whip(_) => return Err(fixed()),
+            Self::Janus(api) => api.pull_more(caller, endpoint, joined, pulls).await?,
         };
         joined.pulled.extend(more);
         Ok(())
@@ -89,12 +104,14 @@ impl Api {
     pub async fn close<C: Caller, E: Endpoint>(
         &self,
         caller: &C,
-        _endpoint: &E,
+        endpoint: &E,
         joined: &Joined,
         mids: &[String],
     ) -> Result<(), Failure> {
         match self {
             Self::Realtime(api) => api.close(caller, &joined.session, mids).await,
+            Self::Whip(_) => Err(fixed()),
+            Self::Janus(api) => api.close(caller, endpoint, joined, mids).await,
         }
     }
 
@@ -106,6 +123,8 @@ impl Api {
     ) -> Result<(), Failure> {
         match self {
             Self::Realtime(api) => api.restart_ice(caller, endpoint, &joined.session).await,
+            Self::Whip(_) => Err(fixed()),
+            Self::Janus(api) => api.restart_ice(caller, endpoint, joined).await,
         }
     }
 
@@ -113,15 +132,22 @@ impl Api {
     pub async fn leave<C: Caller>(&self, caller: &C, joined: &Joined) -> Result<(), Failure> {
         match self {
             Self::Realtime(api) => api.leave(caller, &joined.session).await,
+            Self::Whip(api) => api.leave(caller, joined).await,
+            Self::Janus(api) => api.leave(caller, joined).await,
         }
     }
 
     /// Keeps the session alive for as long as it is polled, and returns when the server says
-    /// it is over. To be dropped while any other call is made for the same session: both would
-    /// wait for the same news.
-    pub async fn keep<C: Caller>(&self, _caller: &C, _joined: &Joined) -> Failure {
+    /// it is over, or when it was left. To be polled from the join to [`Self::leave`], beside
+    /// all other calls of the session: what is given up in between may take news with it.
+    pub async fn keep<C: Caller>(&self, caller: &C, joined: &Joined) -> Failure {
         match self {
-            Self::Realtime(_) => std::future::pending().await,
+            Self::Realtime(_) | Self::Whip(_) => std::future::pending().await,
+            Self::Janus(api) => api.keep(caller, joined).await,
         }
     }
+}
+
+fn fixed() -> Failure {
+    Failure::new(Cause::Local, "with WHIP and WHEP, a session stays as it was joined")
 }

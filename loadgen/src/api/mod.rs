@@ -17,10 +17,12 @@ pub use target::{ApiKind, Target};
 mod answer;
 mod backoff;
 mod dialect;
+pub mod janus;
 pub mod realtime;
 mod target;
 #[cfg(test)]
 mod testing;
+pub mod whip;
 
 /// One HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -101,7 +101,9 @@ impl Realtime {
                 track.error(call).map_or(Ok(()), |(failure, _)| Err(failure))?;
             }
             let answer = reply.description("answer");
-            endpoint.accept(answer.ok_or_else(|| lacks(call, "a session description"))?).await?;
+            endpoint
+                .accept(answer.ok_or_else(|| answer::lacks(call, "a session description"))?)
+                .await?;
             mids.extend(offer.mids);
         }
         Ok(mids)
@@ -161,12 +163,12 @@ impl Realtime {
             Err(failure) => return all_refused(&response, failure, pulls.len()),
         };
         if reply.tracks.len() != pulls.len() {
-            return Err(lacks(call, "a result for each track"));
+            return Err(answer::lacks(call, "a result for each track"));
         }
         let answered = match reply.description("offer") {
             Some(offer) => Some(endpoint.answer(offer).await?),
             None if reply.requires_immediate_renegotiation => {
-                return Err(lacks(call, "the offer it wants answered"));
+                return Err(answer::lacks(call, "the offer it wants answered"));
             }
             None => None,
         };
@@ -176,7 +178,7 @@ impl Realtime {
         let mid = |track: Track| match track.error(call) {
             Some((failure, true)) => Err(Refused::Later(failure)),
             Some((failure, false)) => Err(Refused::Finally(failure)),
-            None if track.mid.is_empty() => Err(Refused::Finally(lacks(call, "a mid"))),
+            None if track.mid.is_empty() => Err(Refused::Finally(answer::lacks(call, "a mid"))),
             None => Ok(track.mid),
         };
         Ok(reply.tracks.into_iter().map(mid).collect())
@@ -231,7 +233,9 @@ impl Realtime {
         let offer = endpoint.offer_restart().await?;
         let reply = self.renegotiate(caller, session, "offer", offer.sdp).await?;
         let answer = reply.session_description.and_then(|description| description.of("answer"));
-        endpoint.accept(answer.ok_or_else(|| lacks("renegotiate", "a session description"))?).await
+        endpoint
+            .accept(answer.ok_or_else(|| answer::lacks("renegotiate", "a session description"))?)
+            .await
     }
 
     /// Ends the session. Servers without this call notice the end themselves.
@@ -258,7 +262,7 @@ fn all_refused(response: &Response, failure: Failure, pulls: usize) -> Result<Ve
         return Err(failure);
     }
     let refused = |_| {
-        let failure = failure.clone();
+        let failure = Failure { cause: Cause::Refused, ..failure.clone() };
         Err(if later { Refused::Later(failure) } else { Refused::Finally(failure) })
     };
     Ok((0..pulls).map(refused).collect())
@@ -277,10 +281,6 @@ fn read<T: DeserializeOwned>(call: &str, response: &Response) -> Result<T, Failu
         return Err(answer::refusal(call, response));
     }
     answer::json(call, &response.body)
-}
-
-fn lacks(call: &str, what: &str) -> Failure {
-    Failure::new(Cause::Incomprehensible, format!("{call}: the answer lacks {what}"))
 }
 
 #[derive(Deserialize)]

@@ -143,7 +143,9 @@ impl Thread {
             }
             Ok(Output::Event(Event::Connected)) => self.connected = true,
             Ok(Output::Event(Event::RtpPacket(packet))) => {
-                let mid = packet.header.ext_vals.mid.map(|mid| mid.to_string());
+                // Once it is known by its SSRC, packets need not name the line.
+                let mut api = self.rtc.direct_api();
+                let mid = api.stream_rx(&packet.header.ssrc).map(|stream| stream.mid().to_string());
                 let got = self.got.entry(mid.unwrap_or_default()).or_default();
                 got.push(packet.payload.to_vec());
             }
