@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use shards::command::{Answer, Ask, Command};
-use shards::counter::{Counter, Snapshot};
+use shards::counter::Counter;
 use shards::engine::EngineConfig;
 use shards::ids::{AppId, ShardId};
 use shards::io::bell::Bell;
@@ -20,6 +20,7 @@ use shards::io::steer::{Kind, Steering};
 use shards::mesh;
 use shards::session::keys;
 use shards::shard::Shard;
+use shards::snapshot::Snapshot;
 
 const APP: AppId = AppId(0);
 
