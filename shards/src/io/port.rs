@@ -168,6 +168,13 @@ pub struct PortCounters {
     pub gro: bool,
 }
 
+impl PortCounters {
+    /// Each of [`RUN_BOUNDS`], with the messages out that count below it.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        RUN_BOUNDS.into_iter().zip(self.runs_out)
+    }
+}
+
 /// Datagrams not delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DropsIn {
