@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+#[allow(dead_code, reason = "tests of the whole node use all of it")]
 mod exposition;
 
 use std::collections::BTreeMap;

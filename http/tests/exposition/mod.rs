@@ -32,7 +32,6 @@ pub(crate) fn value(families: &BTreeMap<String, Family>, sample: &str) -> f64 {
 }
 
 /// The sum of a metric's samples that have all these in their name or labels.
-#[allow(dead_code, reason = "for whole nodes")]
 pub(crate) fn sum(families: &BTreeMap<String, Family>, name: &str, having: &[&str]) -> f64 {
     let samples = &families[name].samples;
     let with = |sample: &String| having.iter().all(|part| sample.contains(part));
