@@ -1,4 +1,4 @@
-//! Applications: who may use the API.
+//! Applications: who may use the API; and who may read the metrics.
 //!
 //! Invariants: a [`Secret`] has no `Display`, and its `Debug` shows nothing.
 
@@ -49,19 +49,20 @@ pub fn configured(said: &Said) -> Result<Vec<App>, StartError> {
         if id.is_empty() || id.len() > 64 || !id.bytes().all(of_id) {
             return Err(flaw("ID:SECRET with an id of 1 to 64 letters, digits, `_` or `-`"));
         }
-        if secret.len() < MIN_SECRET_LEN {
-            return Err(flaw(&format!(
-                "ID:SECRET with a secret of at least 16 characters, because a shorter one can be \
-                 guessed by trying (make one for `{id}` with `openssl rand -hex 32`)"
-            )));
-        }
-        // RFC 6750 §2.1: what may follow `Bearer`. Anything else could never be presented.
-        let of_secret = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
-        if !secret.bytes().all(of_secret) {
-            return Err(flaw(&format!(
-                "ID:SECRET with a secret (for `{id}`) of letters, digits and `-._~+/=`, because \
-                 it travels as a bearer token"
-            )));
+        match flaw_of(secret) {
+            Some(Flaw::Short) => {
+                return Err(flaw(&format!(
+                    "ID:SECRET with a secret of at least 16 characters, because a shorter one can \
+                     be guessed by trying (make one for `{id}` with `openssl rand -hex 32`)"
+                )));
+            }
+            Some(Flaw::Character) => {
+                return Err(flaw(&format!(
+                    "ID:SECRET with a secret (for `{id}`) of letters, digits and `-._~+/=`, \
+                     because it travels as a bearer token"
+                )));
+            }
+            None => {}
         }
         if apps.iter().any(|app| app.id == id) {
             return Err(flaw(&format!("apps with different ids, but `{id}` is there twice")));
@@ -69,6 +70,41 @@ pub fn configured(said: &Said) -> Result<Vec<App>, StartError> {
         apps.push(App { id: id.to_owned(), secret: Secret(secret.to_owned()) });
     }
     Ok(apps)
+}
+
+/// Reads the secret the metrics are told for. No complaint repeats it.
+pub fn admin(said: &Said) -> Result<Secret, StartError> {
+    let secret = &said.texts[0];
+    let expected = match flaw_of(secret) {
+        None => return Ok(Secret(secret.clone())),
+        Some(Flaw::Short) => {
+            "at least 16 characters, because a shorter secret can be guessed by trying (make one \
+             with `openssl rand -hex 32`)"
+        }
+        Some(Flaw::Character) => {
+            "letters, digits and `-._~+/=`, because it travels as a bearer token"
+        }
+    };
+    let (place, expected) = (said.place.clone(), expected.to_owned());
+    Err(BadSetting::Value { place, value: None, expected }.into())
+}
+
+/// What makes a text unfit as a secret.
+enum Flaw {
+    Short,
+    Character,
+}
+
+fn flaw_of(secret: &str) -> Option<Flaw> {
+    // RFC 6750 §2.1: what may follow `Bearer`. Anything else could never be presented.
+    let of_secret = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    if secret.len() < MIN_SECRET_LEN {
+        Some(Flaw::Short)
+    } else if !secret.bytes().all(of_secret) {
+        Some(Flaw::Character)
+    } else {
+        None
+    }
 }
 
 /// The development app: 32 hex digits of id, 64 of secret.

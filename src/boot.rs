@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::auth::App;
+use http::auth::{Admin, App};
 use http::tls::{Reloader, TlsConfig};
 use shards::engine::EngineConfig;
 use shards::io::listener::listen;
@@ -19,6 +19,7 @@ use crate::check;
 use crate::crew::{self, Berth};
 use crate::drain::Drain;
 use crate::plan::{Plan, UdpPorts};
+use crate::process;
 use crate::start_error::{BadRights, BadTls, Listener, StartError, Transport};
 
 /// How often certificate files are looked at. A renewed one has weeks of overlap.
@@ -26,6 +27,7 @@ const TLS_CHECK: Duration = Duration::from_secs(10);
 
 /// Runs the node until it ends.
 pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
+    let began = process::began();
     // Before any thread, so that a signal during the waking is not lost.
     let drain = Drain::install(plan.drain)?;
     let (sockets, steering) = sockets(&mut plan)?;
@@ -54,6 +56,8 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             listeners: listeners(&plan)?,
             tls: tls.clone(),
             apps: apps(&plan),
+            admin: Admin::new(plan.admin.as_ref().map(|secret| secret.expose().to_owned())),
+            began,
             house: drain.house(),
             http_drain: http_drain.clone(),
         };

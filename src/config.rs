@@ -17,6 +17,7 @@ use crate::start_error::{BadSetting, StartError};
 /// A setting, under one name everywhere: `--udp-ports`, `udp-ports =`, `SHARDCAST_UDP_PORTS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    AdminSecret,
     App,
     Cpus,
     Drain,
@@ -35,7 +36,8 @@ pub enum Key {
 
 impl Key {
     /// Every setting, in the order in which they are named to people.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::AdminSecret,
         Self::App,
         Self::Cpus,
         Self::Drain,
@@ -55,6 +57,7 @@ impl Key {
     /// The name in a configuration file and, after two dashes, on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AdminSecret => "admin-secret",
             Self::App => "app",
             Self::Cpus => "cpus",
             Self::Drain => "drain",
@@ -188,6 +191,7 @@ fn from_environment(env: impl Fn(&str) -> Option<OsString>) -> Result<Settings, 
 fn from_flags(flags: &Flags) -> Settings {
     let list = |one: &Option<String>| one.iter().cloned().collect::<Vec<_>>();
     let said = |key| match key {
+        Key::AdminSecret => list(&flags.admin_secret),
         Key::App => flags.app.clone(),
         Key::Cpus => list(&flags.cpus),
         Key::Drain => list(&flags.drain),
@@ -267,8 +271,8 @@ mod tests {
     fn a_key_nobody_knows_is_named() {
         assert_eq!(
             file("htpp = ''").unwrap_err().to_string(),
-            "shardcast.toml has the key `htpp`, which is none of: app, cpus, drain, http, https, \
-             log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, udp-ports"
+            "shardcast.toml has the key `htpp`, which is none of: admin-secret, app, cpus, drain, http, \
+             https, log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, udp-ports"
         );
     }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
-use http::auth::{App, Apps};
+use http::auth::{Admin, App, Apps};
 use http::limits::Timing;
 use http::serve::{Port as HttpPort, Server};
 use http::tls::TlsConfig;
@@ -52,6 +52,9 @@ pub(crate) struct Berth {
     pub(crate) listeners: Vec<(TcpListener, bool)>,
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) apps: Vec<App>,
+    pub(crate) admin: Admin,
+    /// When the process began, since 1970.
+    pub(crate) began: Duration,
     pub(crate) house: House,
     pub(crate) http_drain: http::serve::Drain,
 }
@@ -111,9 +114,9 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let counters = port.counters();
     let found = PacketsFound { kind, gso: counters.gso, gro: counters.gro };
     let shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
-    let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone()));
+    let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
-    let server = Server::new(desk, apps, Timing::default(), berth.http_drain);
+    let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);
     let tls = berth.tls;
     let ports = berth.listeners.into_iter().map(|(listener, encrypted)| HttpPort {
         listener: adopt(listener),

@@ -1,23 +1,30 @@
 //! Where the HTTP side of a shard meets its loop.
 
+use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
-use http::{Desk, NodeInfo};
+use http::{Desk, NodeInfo, Process};
 use shards::command::{Answer, Command};
 use shards::counter::Counter;
+use shards::snapshot::{ApiMeters, Snapshot};
 
 use crate::drain::House;
+use crate::process;
 
 /// The desk of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardDesk {
     counter: Rc<Counter>,
     house: House,
+    /// When the process began, since 1970.
+    began: Duration,
 }
 
 impl ShardDesk {
-    pub(crate) fn new(counter: Rc<Counter>, house: House) -> Self {
-        Self { counter, house }
+    pub(crate) fn new(counter: Rc<Counter>, house: House, began: Duration) -> Self {
+        Self { counter, house, began }
     }
 }
 
@@ -33,5 +40,17 @@ impl Desk for ShardDesk {
             sessions: None,
             draining: self.house.is_leaving(),
         }
+    }
+
+    async fn survey(&self, until: impl Future<Output = ()>) -> Vec<Option<Snapshot>> {
+        self.counter.survey(until).await
+    }
+
+    fn process(&self) -> Process {
+        process::read(self.began)
+    }
+
+    fn meters(&self) -> &RefCell<ApiMeters> {
+        self.counter.api()
     }
 }

@@ -27,6 +27,13 @@ pub struct Flags {
     #[arg(long, value_name = "ID:SECRET", help_heading = "Configuration")]
     pub app: Vec<String>,
 
+    /// Who may read /metrics: whoever brings this as a bearer token [default: this machine only]
+    ///
+    /// At least 16 characters of A-Z a-z 0-9 - . _ ~ + / =. Without it the metrics are told only
+    /// at a listener on loopback. Prefer SHARDCAST_ADMIN_SECRET or the file.
+    #[arg(long, value_name = "SECRET", help_heading = "Configuration")]
+    pub admin_secret: Option<String>,
+
     /// What to write to stderr: off, error, warn, info, debug or trace [default: info]
     ///
     /// Up to info the log names no ids, addresses, session descriptions or secrets.

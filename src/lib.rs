@@ -24,6 +24,7 @@ pub mod drain;
 pub mod flags;
 pub mod log;
 pub mod plan;
+mod process;
 pub mod resolve;
 pub mod start_error;
 pub mod tls;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use crate::addresses::Advertised;
-use crate::apps::App;
+use crate::apps::{App, Secret};
 use crate::cores::Pin;
 use crate::tls::Identity;
 
@@ -22,6 +22,8 @@ pub struct Plan {
     pub https: Option<Https>,
     /// Who may use the API; the index is the `AppId`.
     pub apps: Vec<App>,
+    /// What the metrics are told for; without it, only to this machine.
+    pub admin: Option<Secret>,
     /// Whether the only app was made up at this start; then nothing but loopback is listened on.
     pub development: bool,
     pub udp: Udp,

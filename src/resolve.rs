@@ -56,6 +56,7 @@ impl Machine {
 pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> {
     let mut warnings = Vec::new();
     let (apps, development) = apps(settings, machine)?;
+    let admin = settings.get(&Key::AdminSecret).map(apps::admin).transpose()?;
     let (http, https) = listeners(settings, development, &mut warnings)?;
     let udp = udp(settings, machine.has_v6)?;
     let udp_ports = parsed(settings, Key::UdpPorts, "auto, shared or per-shard", |text| {
@@ -99,6 +100,7 @@ pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> 
         http,
         https,
         apps,
+        admin,
         development,
         udp,
         udp_ports: udp_ports.unwrap_or(UdpPorts::Auto),

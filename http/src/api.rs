@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::Serialize;
 use shards::command::{Answer, Command};
 
-use crate::auth::Apps;
+use crate::auth::{Admin, Apps, Door};
 use crate::demo;
 use crate::desk::NodeInfo;
 use crate::problem::Problem;
@@ -21,11 +21,13 @@ use crate::realtime::{calls, render};
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::{self, Endpoint, Route};
+use crate::tally::Kind;
 
 /// What a shard's HTTP side knows. One per shard.
 #[derive(Debug)]
 pub struct Api {
     apps: Apps,
+    admin: Admin,
     rates: RefCell<Rates>,
 }
 
@@ -34,28 +36,50 @@ pub struct Api {
 pub enum Step {
     Respond(Response),
     Ask(Command),
+    /// Show what the node has counted.
+    Measure,
 }
 
 impl Api {
-    pub fn new(apps: Apps) -> Self {
-        Self { apps, rates: RefCell::new(Rates::new()) }
+    pub fn new(apps: Apps, admin: Admin) -> Self {
+        Self { apps, admin, rates: RefCell::new(Rates::new()) }
     }
 
     pub fn receive(
         &self,
         request: &Request,
+        door: Door,
+        node: impl FnOnce() -> NodeInfo,
+        now: Instant,
+    ) -> (Kind, Step) {
+        match route::route(request.method, &request.target) {
+            Ok(route) => (Kind::of(&route), self.step(route, request, door, node, now)),
+            Err(problem @ Problem::Missing(_)) => {
+                (Kind::Missing, Step::Respond(problem.response()))
+            }
+            Err(problem) => (Kind::Unknown, Step::Respond(problem.response())),
+        }
+    }
+
+    fn step(
+        &self,
+        route: Route<'_>,
+        request: &Request,
+        door: Door,
         node: impl FnOnce() -> NodeInfo,
         now: Instant,
     ) -> Step {
-        let route = match route::route(request.method, &request.target) {
-            Ok(route) => route,
-            Err(problem) => return Step::Respond(problem.response()),
-        };
+        let authorization = request.authorization.as_deref();
+        let host = request.host.as_deref();
         match route {
             Route::Preflight => Step::Respond(Response::preflight()),
             Route::Health => Step::Respond(health(&node())),
             Route::Demo(file) => Step::Respond(demo::file(file)),
-            Route::DemoConfig => Step::Respond(demo::config(&self.apps, request.host.as_deref())),
+            Route::Metrics => match self.admin.admit(authorization, host, door) {
+                Ok(()) => Step::Measure,
+                Err(problem) => Step::Respond(problem.response()),
+            },
+            Route::DemoConfig => Step::Respond(demo::config(&self.apps, host)),
             Route::Api { app, endpoint } => match self.command(app, endpoint, request, now) {
                 Ok(command) => Step::Ask(command),
                 Err(problem) => Step::Respond(problem.response()),

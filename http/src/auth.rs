@@ -1,4 +1,4 @@
-//! Who asks: applications and their secrets.
+//! Who asks: applications and their secrets, and who runs the node.
 //!
 //! Invariants: a secret is compared in constant time and never shown; a configured secret never
 //! leaves the process, only one made up at start for development can be told.
@@ -10,6 +10,7 @@ use std::fmt;
 use shards::ids::AppId;
 
 use crate::problem::Problem;
+use crate::request::names_loopback;
 
 /// An application allowed to use this node.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,11 +73,59 @@ impl Apps {
         let at = self.0.iter().position(|app| app.id == id).ok_or(Problem::NoSuchApp)?;
         let index = u16::try_from(at).map_err(|_| Problem::NoSuchApp)?;
         let token = authorization.and_then(bearer).ok_or(Problem::Unauthorized)?;
-        let secret = self.0[at].secret.as_bytes();
-        aws_lc_rs::constant_time::verify_slices_are_equal(token.as_bytes(), secret)
-            .map_err(|_| Problem::Unauthorized)?;
+        same(token, &self.0[at].secret)?;
         Ok(AppId(index))
     }
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// At a listener that only this machine reaches.
+    Loopback,
+    Network,
+}
+
+/// Who may read what the node has counted.
+#[derive(Clone, Default)]
+pub struct Admin(Option<String>);
+
+impl Admin {
+    /// Without a secret, whoever is on this machine.
+    pub fn new(secret: Option<String>) -> Self {
+        Self(secret)
+    }
+
+    /// Whether to answer a request with these headers that came in there.
+    ///
+    /// A loopback listener alone is not enough: a proxy on this machine passes on what strangers
+    /// ask, and their DNS may point a page's own name here. Both show in `Host`.
+    pub(crate) fn admit(
+        &self,
+        authorization: Option<&str>,
+        host: Option<&str>,
+        door: Door,
+    ) -> Result<(), Problem> {
+        match &self.0 {
+            Some(secret) => {
+                same(authorization.and_then(bearer).ok_or(Problem::Unauthorized)?, secret)
+            }
+            None if door == Door::Loopback && host.is_some_and(names_loopback) => Ok(()),
+            None => Err(Problem::NoAdminSecret),
+        }
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("secret", &self.0.is_some()).finish()
+    }
+}
+
+/// Compares in constant time.
+fn same(token: &str, secret: &str) -> Result<(), Problem> {
+    aws_lc_rs::constant_time::verify_slices_are_equal(token.as_bytes(), secret.as_bytes())
+        .map_err(|_| Problem::Unauthorized)
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 section 11.1).
@@ -105,6 +154,35 @@ mod tests {
     fn an_empty_secret_lets_nobody_in() {
         let apps = Apps::new(vec![App::configured("a", "")]);
         assert_eq!(apps.identify("a", Some("Bearer ")), Err(Problem::Unauthorized));
+    }
+
+    #[test]
+    fn without_a_secret_only_this_machine_reads_the_metrics() {
+        let admin = Admin::new(None);
+        for here in ["127.0.0.1:8080", "localhost", "[::1]:8080"] {
+            assert_eq!(admin.admit(None, Some(here), Door::Loopback), Ok(()), "{here}");
+            let outside = admin.admit(Some("Bearer x"), Some(here), Door::Network);
+            assert_eq!(outside, Err(Problem::NoAdminSecret), "{here}");
+        }
+        for passed_on in [None, Some("rtc.example.com"), Some("192.0.2.1:8080")] {
+            let asked = admin.admit(None, passed_on, Door::Loopback);
+            assert_eq!(asked, Err(Problem::NoAdminSecret), "{passed_on:?}");
+        }
+        assert!(Problem::NoAdminSecret.to_string().contains("--admin-secret"));
+    }
+
+    #[test]
+    fn with_a_secret_it_is_needed_everywhere_and_enough() {
+        let admin = Admin::new(Some("0123456789abcdef".into()));
+        for door in [Door::Loopback, Door::Network] {
+            let host = Some("127.0.0.1");
+            assert_eq!(admin.admit(Some("Bearer 0123456789abcdef"), None, door), Ok(()));
+            for wrong in [None, Some("Bearer x"), Some("Bearer "), Some("0123456789abcdef")] {
+                let asked = admin.admit(wrong, host, door);
+                assert_eq!(asked, Err(Problem::Unauthorized), "{wrong:?}");
+            }
+        }
+        assert!(!format!("{admin:?}").contains("0123"));
     }
 
     #[test]

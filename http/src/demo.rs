@@ -5,12 +5,11 @@
 //!
 //! Not here: the page's content.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 
 use crate::auth::Apps;
 use crate::problem::Problem;
+use crate::request::names_loopback;
 use crate::response::Response;
 
 /// A file of the demo by its name; the page is the empty name.
@@ -29,7 +28,7 @@ pub(crate) fn file(name: &str) -> Response {
 /// points here would make his page one of the same origin.
 pub(crate) fn config(apps: &Apps, host: Option<&str>) -> Response {
     let app = apps.first();
-    let here = host.is_some_and(is_loopback);
+    let here = host.is_some_and(names_loopback);
     let config = Config {
         app_id: app.map(|app| app.id()),
         secret: app.filter(|_| here).and_then(|app| app.open_secret()),
@@ -38,20 +37,6 @@ pub(crate) fn config(apps: &Apps, host: Option<&str>) -> Response {
     };
     let body = serde_json::to_vec(&config).expect("our own types have string keys only");
     guarded(Response::plain(200, "application/json", body))
-}
-
-/// Whether a `Host` header names this machine and nothing else can.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    match address {
-        Ok(address) => address.is_loopback(),
-        // RFC 6761, 6.3: browsers resolve these to loopback without asking anybody.
-        Err(_) => name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost"),
-    }
 }
 
 fn guarded(response: Response) -> Response {

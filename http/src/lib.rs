@@ -9,8 +9,8 @@
 //! else takes bytes and instants and gives bytes. Every queue, buffer and wait has a bound in
 //! [`limits`].
 //!
-//! Not here: sessions, packets, SDP; of this project only `shards::command` and `shards::ids`
-//! are known.
+//! Not here: sessions, packets, SDP; of this project only `shards::{command, ids, snapshot}` and
+//! the histograms of the last are known.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod conn;
 mod demo;
 mod desk;
 pub mod limits;
+pub mod metrics;
 pub mod problem;
 pub mod rate;
 pub mod realtime;
@@ -28,10 +29,11 @@ pub mod request;
 pub mod response;
 pub mod route;
 pub mod serve;
+pub mod tally;
 pub mod tls;
 
-pub use auth::{App, Apps};
-pub use desk::{Desk, NodeInfo};
+pub use auth::{Admin, App, Apps};
+pub use desk::{Desk, NodeInfo, Process};
 pub use limits::Timing;
 pub use serve::{Drain, Port, Server};
 pub use tls::{TlsConfig, TlsFiles};

@@ -80,6 +80,9 @@ pub struct Timing {
     pub write: Duration,
     /// For the desk's answer. A pull waits 5 s for its publisher and 8 s for a packet.
     pub answer: Duration,
+    /// For what every shard has counted. A shard that is up answers within a turn; Prometheus
+    /// waits 10 s.
+    pub survey: Duration,
     /// After our last byte, for the peer to close.
     pub linger: Duration,
     /// From the beginning of the drain to the end of the last connection.
@@ -95,6 +98,7 @@ impl Default for Timing {
             idle: Duration::from_secs(60),
             write: Duration::from_secs(10),
             answer: Duration::from_secs(30),
+            survey: Duration::from_secs(2),
             linger: Duration::from_secs(2),
             drain: Duration::from_secs(20),
             tick: TICK,

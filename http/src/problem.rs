@@ -27,6 +27,8 @@ pub enum Problem {
     /// The head or body did not arrive in time.
     TimedOut,
     Unauthorized,
+    /// The metrics were asked for from elsewhere, and there is no secret for that.
+    NoAdminSecret,
     NoSuchApp,
     NoSuchEndpoint,
     /// The path exists, for other methods: the `Allow` header.
@@ -80,6 +82,7 @@ impl Problem {
             | Self::PayloadTooLarge
             | Self::Expectation
             | Self::TimedOut
+            | Self::NoAdminSecret
             | Self::NoSuchApp
             | Self::NoSuchEndpoint
             | Self::Undecodable(_)
@@ -107,6 +110,7 @@ impl Problem {
                 "unauthorized",
                 "Invalid bearer token, please ensure the token is current and not expired",
             ),
+            Self::NoAdminSecret => told(403, "forbidden", NO_ADMIN_SECRET),
             Self::NoSuchApp => told(404, "not_found", "App not found"),
             Self::NoSuchEndpoint => told(404, "not_found", "No such endpoint"),
             Self::Method(allow) => {
@@ -219,6 +223,8 @@ struct Envelope<'a> {
 
 const DISCONNECTED: &str = "Session appears to be disconnected. \
     Please check if the PeerConnection is connected.";
+const NO_ADMIN_SECRET: &str = "Without --admin-secret the metrics are told only to who asks \
+    this machine by a loopback address: set it, and send it as a bearer token";
 const NOT_READY: &str = "Session is not ready yet. \
     Please ensure the PeerConnection is connected before making this request";
 const NOT_FOUND_TRACK: &str = "Track not found on remote peer. \
@@ -270,6 +276,7 @@ mod tests {
             Problem::Expectation,
             Problem::TimedOut,
             Problem::Unauthorized,
+            Problem::NoAdminSecret,
             Problem::NoSuchApp,
             Problem::NoSuchEndpoint,
             Problem::Method("GET"),

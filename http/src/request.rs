@@ -5,6 +5,7 @@
 //! Not here: header lines nobody reads; they are checked and dropped with the head.
 
 use std::fmt;
+use std::net::IpAddr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -51,5 +52,19 @@ impl fmt::Debug for Request {
             .field("authorization", &self.authorization.is_some())
             .field("body_len", &self.body.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether a `Host` header names this machine and nothing else can.
+pub(crate) fn names_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    match address {
+        Ok(address) => address.is_loopback(),
+        // RFC 6761, 6.3: browsers resolve these to loopback without asking anybody.
+        Err(_) => name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost"),
     }
 }

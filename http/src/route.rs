@@ -14,6 +14,7 @@ pub enum Route<'a> {
     /// May a page of another origin ask?
     Preflight,
     Health,
+    Metrics,
     /// A file of the demo, by its name; the page is the empty name.
     Demo(&'a str),
     DemoConfig,
@@ -81,6 +82,7 @@ pub fn route(method: Method, target: &str) -> Result<Route<'_>, Problem> {
     let found = match segments.as_slice() {
         [] => Route::Demo(""),
         ["healthz"] => Route::Health,
+        ["metrics"] => Route::Metrics,
         ["demo", "config.json"] => Route::DemoConfig,
         ["demo", file] => Route::Demo(file),
         ["v1", "turn", ..] | ["turn", ..] => return Err(Problem::Missing("TURN credentials")),
@@ -210,7 +212,10 @@ mod tests {
         }
         let put = route(Put, "/v1/apps/a1/sessions/s1/tracks/new");
         assert_eq!(put, Err(Problem::Method("POST, OPTIONS")));
-        assert_eq!(route(Post, "/healthz"), Err(Problem::Method("GET, HEAD")));
+        assert_eq!(route(Get, "/metrics?x"), Ok(Route::Metrics));
+        for target in ["/healthz", "/metrics"] {
+            assert_eq!(route(Post, target), Err(Problem::Method("GET, HEAD")));
+        }
     }
 
     #[test]

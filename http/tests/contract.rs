@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use http::api::{self, Api, Step};
+use http::auth::Door;
 use http::conn::Conn;
-use http::{App, Apps, NodeInfo, Timing};
+use http::{Admin, App, Apps, NodeInfo, Timing};
 use serde_json::{Value, json};
 use shards::command::{
     Answer, Ask, CloseRequest, Command, Description, ItemError, Location, MediaKind, Refusal,
@@ -423,7 +424,7 @@ impl World {
         let apps = vec![App::configured("other", "x"), App::configured("app", "secret")];
         let now = Instant::now();
         let conn = RefCell::new(Conn::new(Timing::default(), now));
-        Self { api: Api::new(Apps::new(apps)), conn, now }
+        Self { api: Api::new(Apps::new(apps), Admin::default()), conn, now }
     }
 
     fn send(&self, request: &str, desk: impl Fn(Command) -> Answer) -> Got {
@@ -431,8 +432,10 @@ impl World {
         conn.handle_bytes(request.as_bytes(), self.now);
         while let Some(request) = conn.poll_request() {
             let node = || NodeInfo { version: "1", shards: 2, sessions: Some(5), draining: false };
-            let response = match self.api.receive(&request, node, self.now) {
+            let (_, step) = self.api.receive(&request, Door::Network, node, self.now);
+            let response = match step {
                 Step::Respond(response) => response,
+                Step::Measure => panic!("nobody here may read the metrics"),
                 Step::Ask(command) => api::answer(desk(command)),
             };
             conn.respond(&response, self.now);

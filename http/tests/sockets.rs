@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 use glommio::{LocalExecutorBuilder, Placement};
 use http::serve::Port;
 use http::tls::{Identity, self_signed};
-use http::{App, Apps, Desk, Drain, NodeInfo, Server, Timing, TlsConfig};
+use http::{Admin, App, Apps, Desk, Drain, NodeInfo, Process, Server, Timing, TlsConfig};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use shards::command::{Answer, Ask, Command, Refusal, Reply};
 use shards::ids::{SessionId, ShardId};
+use shards::snapshot::{ApiMeters, Snapshot};
 
 #[test]
 fn a_connection_is_kept_for_many_requests_and_pipelines_in_order() {
@@ -220,16 +222,60 @@ fn another_certificate_serves_new_connections_only() {
     assert!(read_response(&mut before).starts_with("HTTP/1.1 200 "), "the old one goes on");
 }
 
+#[test]
+fn a_shard_that_stalls_does_not_hang_the_metrics() {
+    let timing = Timing { survey: Duration::from_millis(100), ..quick() };
+    let node = Node::start(Setup { timing, ..Setup::default() });
+    let mut client = node.connect();
+    client.write_all(ask_new().as_bytes()).unwrap();
+    read_response(&mut client);
+    client.write_all(GET_METRICS.as_bytes()).unwrap();
+    let said = read_response(&mut client);
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.lines().any(|line| line == kind), "{head}");
+    assert!(head.lines().any(|line| line == "cache-control: no-store"), "{head}");
+    let tells = |line: &str| assert!(body.lines().any(|told| told == line), "{line}: {body}");
+    tells("shardcast_shard_up{shard=\"0\"} 1");
+    tells("shardcast_shard_up{shard=\"1\"} 0");
+    tells("shardcast_http_connections{shard=\"0\"} 1");
+    tells(r#"shardcast_http_requests_total{shard="0",route="sessions/new",code="2xx"} 1"#);
+    tells(r#"shardcast_api_latency_seconds_bucket{le="0.1",shard="0",route="sessions/new"} 0"#);
+    tells(r#"shardcast_api_latency_seconds_count{shard="0",route="sessions/new"} 1"#);
+    // And the connection lives on.
+    client.write_all(GET_METRICS.as_bytes()).unwrap();
+    let line = r#"shardcast_http_requests_total{shard="0",route="metrics",code="2xx"} 1"#;
+    assert!(read_response(&mut client).contains(line));
+}
+
+#[test]
+fn the_metrics_are_for_whom_the_secret_lets_in() {
+    let admin = Admin::new(Some("0123456789abcdef".into()));
+    let timing = Timing { survey: Duration::from_millis(1), ..quick() };
+    let node = Node::start(Setup { timing, admin, ..Setup::default() });
+    let mut client = node.connect();
+    client.write_all(GET_METRICS.as_bytes()).unwrap();
+    let said = read_response(&mut client);
+    assert!(said.starts_with("HTTP/1.1 401 "), "{said}");
+    assert!(said.contains("www-authenticate: Bearer"), "{said}");
+    let with = "Host: h\r\nAuthorization: Bearer 0123456789abcdef\r\n";
+    let request = format!("GET /metrics HTTP/1.1\r\n{with}\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    assert!(read_response(&mut client).starts_with("HTTP/1.1 200 "));
+}
+
 /// How a node is to be.
 struct Setup {
     timing: Timing,
     connections_max: usize,
     tls: Option<Identity>,
+    admin: Admin,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { timing: quick(), connections_max: 1000, tls: None }
+        Self { timing: quick(), connections_max: 1000, tls: None, admin: Admin::default() }
     }
 }
 
@@ -255,7 +301,7 @@ impl Node {
                 let listener = glommio::net::TcpListener::bind("127.0.0.1:0").unwrap();
                 tell_address.send(listener.local_addr().unwrap()).unwrap();
                 let apps = Apps::new(vec![App::configured("app", "secret")]);
-                Server::new(Rc::new(Clerk), apps, setup.timing, shared)
+                Server::new(Rc::new(Clerk::default()), apps, setup.admin, setup.timing, shared)
                     .with_connections_max(setup.connections_max)
                     .serve(vec![Port { listener, tls: config }])
                     .await;
@@ -296,9 +342,9 @@ impl Drop for Node {
     }
 }
 
-/// Opens sessions, after a while.
-#[derive(Debug)]
-struct Clerk;
+/// Opens sessions, after a while. Of its two shards the other one never tells what it counted.
+#[derive(Debug, Default)]
+struct Clerk(RefCell<ApiMeters>);
 
 impl Desk for Clerk {
     async fn ask(&self, command: Command) -> Answer {
@@ -313,7 +359,21 @@ impl Desk for Clerk {
     }
 
     fn node_info(&self) -> NodeInfo {
-        NodeInfo { version: "test", shards: 1, sessions: None, draining: false }
+        NodeInfo { version: "test", shards: 2, sessions: None, draining: false }
+    }
+
+    async fn survey(&self, until: impl Future<Output = ()>) -> Vec<Option<Snapshot>> {
+        until.await;
+        let api = self.0.borrow().clone();
+        vec![Some(Snapshot { api, ..Snapshot::default() }), None]
+    }
+
+    fn process(&self) -> Process {
+        Process::default()
+    }
+
+    fn meters(&self) -> &RefCell<ApiMeters> {
+        &self.0
     }
 }
 
@@ -373,4 +433,5 @@ fn client_config(
     Arc::new(config)
 }
 
+const GET_METRICS: &str = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 const GET_HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";

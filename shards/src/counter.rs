@@ -1,12 +1,14 @@
 //! The counter between a shard's API and its loop, both on one thread: commands are left here
-//! with a ticket, answers picked up.
+//! with a ticket, answers picked up. What shards have counted comes the same way: a survey asks
+//! all of them, and does without those that are not heard from in time.
 //!
 //! Invariants: a ticket is answered at most once; an answer that nobody waits for any more is
 //! dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,10 +17,9 @@ use std::task::{Poll, Waker};
 use crate::command::{Answer, Command, Refusal};
 use crate::ids::ShardId;
 use crate::io::clock;
-use crate::io::port::PortCounters;
 use crate::mail::Ticket;
 use crate::mesh::place;
-use crate::meters::Meters;
+use crate::snapshot::{ApiMeters, Snapshot};
 
 /// Requests of one shard's API under way at a time. HTTP has fewer connections than this, and
 /// a connection asks one thing at a time.
@@ -34,18 +35,22 @@ pub struct Counter {
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     shard: RefCell<Option<Waker>>,
     readings: RefCell<VecDeque<Rc<RefCell<Reading>>>>,
-}
-
-/// What a shard had counted at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    pub meters: Meters,
-    pub port: PortCounters,
+    /// Surveys that no shard was told of yet.
+    called: RefCell<VecDeque<Ticket>>,
+    surveys: RefCell<BTreeMap<u64, Survey>>,
+    api: RefCell<ApiMeters>,
 }
 
 #[derive(Debug, Default)]
 struct Reading {
     snapshot: Option<Snapshot>,
+    waker: Option<Waker>,
+}
+
+/// What the shards answered, in their order.
+#[derive(Debug, Default)]
+struct Survey {
+    found: Vec<Option<Snapshot>>,
     waker: Option<Waker>,
 }
 
@@ -66,6 +71,9 @@ impl Counter {
             waiting: RefCell::default(),
             shard: RefCell::default(),
             readings: RefCell::default(),
+            called: RefCell::default(),
+            surveys: RefCell::default(),
+            api: RefCell::default(),
         }
     }
 
@@ -74,9 +82,8 @@ impl Counter {
         if self.waiting.borrow().len() >= TICKETS {
             return Err(Refusal::Busy("requests under way"));
         }
-        let number = self.next.get();
-        self.next.set(number + 1);
-        let ticket = Ticket { shard: self.me, number };
+        let ticket = self.ticket();
+        let number = ticket.number;
         let stub = Stub { counter: self, number };
         self.waiting.borrow_mut().insert(number, Waiting::default());
         self.left.borrow_mut().push_back((self.owner(&command), ticket, command));
@@ -121,6 +128,53 @@ impl Counter {
         }
     }
 
+    /// Asks every shard what it has counted. In their order; none of one that did not answer
+    /// before `until` was over.
+    pub async fn survey(&self, until: impl Future<Output = ()>) -> Vec<Option<Snapshot>> {
+        let ticket = self.ticket();
+        let slip = Slip { counter: self, number: ticket.number };
+        let survey = Survey { found: vec![None; self.shards()], waker: None };
+        self.surveys.borrow_mut().insert(slip.number, survey);
+        self.called.borrow_mut().push_back(ticket);
+        self.wake_shard();
+        let mut until = pin!(until);
+        poll_fn(|cx| {
+            let over = until.as_mut().poll(cx).is_ready();
+            let mut surveys = self.surveys.borrow_mut();
+            let Some(survey) = surveys.get_mut(&slip.number) else {
+                return Poll::Ready(Vec::new());
+            };
+            if over || survey.found.iter().all(Option::is_some) {
+                return Poll::Ready(std::mem::take(&mut survey.found));
+            }
+            survey.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The next survey that all shards are to be told of.
+    pub fn next_survey(&self) -> Option<Ticket> {
+        self.called.borrow_mut().pop_front()
+    }
+
+    /// Hands what a shard answered to the survey it is for, if that still waits.
+    pub fn surveyed(&self, number: u64, shard: ShardId, snapshot: Snapshot) {
+        if let Some(survey) = self.surveys.borrow_mut().get_mut(&number) {
+            if let Some(place) = survey.found.get_mut(shard.index()) {
+                *place = Some(snapshot);
+            }
+            if let Some(waker) = survey.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// What this shard's API counts.
+    pub fn api(&self) -> &RefCell<ApiMeters> {
+        &self.api
+    }
+
     /// Sessions and pulls of the whole node, roughly.
     pub fn load(&self) -> u64 {
         self.loads.iter().map(|load| u64::from(load.load(Ordering::Relaxed))).sum()
@@ -138,7 +192,10 @@ impl Counter {
     /// Ready when there is a command, or somebody wants to read the counters.
     pub async fn asked(&self) {
         poll_fn(|cx| {
-            if !self.left.borrow().is_empty() || !self.readings.borrow().is_empty() {
+            let idle = self.left.borrow().is_empty()
+                && self.readings.borrow().is_empty()
+                && self.called.borrow().is_empty();
+            if !idle {
                 return Poll::Ready(());
             }
             *self.shard.borrow_mut() = Some(cx.waker().clone());
@@ -155,6 +212,12 @@ impl Counter {
                 waker.wake();
             }
         }
+    }
+
+    fn ticket(&self) -> Ticket {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        Ticket { shard: self.me, number }
     }
 
     fn wake_shard(&self) {
@@ -188,14 +251,26 @@ impl Drop for Stub<'_> {
     }
 }
 
+/// The same for a survey.
+struct Slip<'a> {
+    counter: &'a Counter,
+    number: u64,
+}
+
+impl Drop for Slip<'_> {
+    fn drop(&mut self) {
+        self.counter.surveys.borrow_mut().remove(&self.number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use futures_lite::future::{block_on, poll_once};
-    use std::pin::pin;
+    use futures_lite::future::{block_on, pending, poll_once};
 
     use super::*;
     use crate::command::{Ask, Reply};
     use crate::ids::AppId;
+    use crate::meters::Meters;
 
     fn counter(shards: usize) -> Counter {
         Counter::new(ShardId(0), 0, (0..shards).map(|_| AtomicU32::new(0)).collect())
@@ -227,6 +302,44 @@ mod tests {
         counter.show(|| Snapshot { meters: meters.clone(), ..Snapshot::default() });
         assert_eq!(block_on(reading).meters, meters);
         counter.show(|| panic!("nobody asked"));
+    }
+
+    /// As shard `of` would answer.
+    fn counted(of: u8) -> Snapshot {
+        let meters = Meters { packets_in: u64::from(of) + 1, ..Meters::default() };
+        Snapshot { meters, ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_survey_is_over_when_all_shards_have_answered() {
+        let counter = counter(3);
+        let mut survey = pin!(counter.survey(pending()));
+        assert!(block_on(poll_once(survey.as_mut())).is_none());
+        block_on(counter.asked());
+        let ticket = counter.next_survey().unwrap();
+        assert!(counter.next_survey().is_none());
+        for shard in [1, 0, 2] {
+            assert!(block_on(poll_once(survey.as_mut())).is_none());
+            counter.surveyed(ticket.number, ShardId(shard), counted(shard));
+        }
+        assert_eq!(block_on(survey), [0, 1, 2].map(|shard| Some(counted(shard))));
+        assert!(counter.surveys.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_shard_that_stalls_is_left_out_of_a_survey_and_its_late_answer_ignored() {
+        let counter = counter(2);
+        let over = Cell::new(false);
+        let until = poll_fn(|_| if over.get() { Poll::Ready(()) } else { Poll::Pending });
+        let mut survey = pin!(counter.survey(until));
+        assert!(block_on(poll_once(survey.as_mut())).is_none());
+        let late = counter.next_survey().unwrap();
+        counter.surveyed(late.number, ShardId(0), counted(0));
+        assert!(block_on(poll_once(survey.as_mut())).is_none());
+        over.set(true);
+        assert_eq!(block_on(survey), [Some(counted(0)), None]);
+        counter.surveyed(late.number, ShardId(1), counted(1));
+        assert!(counter.surveys.borrow().is_empty());
     }
 
     #[test]

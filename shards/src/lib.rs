@@ -10,6 +10,7 @@
 pub mod command;
 pub mod counter;
 pub mod engine;
+pub mod histogram;
 pub mod ids;
 pub mod io;
 pub mod limits;
@@ -21,6 +22,7 @@ pub mod outbox;
 pub mod session;
 pub mod shard;
 pub mod slots;
+pub mod snapshot;
 pub mod switch;
 #[cfg(test)]
 mod testing;

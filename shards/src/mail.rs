@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::command::{Answer, Command, ItemError};
 use crate::ids::ShardId;
 use crate::media::receive::clock::SenderClock;
+use crate::snapshot::Snapshot;
 use crate::switch::feed::{FeedKey, TrackKey, TrackMeta};
 use crate::switch::packet::Batch;
 
@@ -51,11 +52,15 @@ pub enum Mail {
     Unroute { source: SocketAddr },
     /// A session of the sender wants to have this address, which the receiver told it has.
     Claim { source: SocketAddr },
+    /// Somebody wants to know what the receiver has counted.
+    Survey { ticket: Ticket },
+    /// What the sender has counted, for a survey of the receiver's API.
+    Surveyed { ticket: Ticket, snapshot: Box<Snapshot> },
 }
 
 impl Mail {
     /// Media may be dropped when the other shard cannot keep up, and so may what comes again:
-    /// with the next datagram, sender report or keyframe request. A peer can send those as
+    /// with the next datagram, sender report, keyframe request or scrape. A peer can send those as
     /// often as it likes, so none may wait. Everything else must arrive.
     pub fn may_be_dropped(&self) -> bool {
         matches!(
@@ -65,6 +70,8 @@ impl Mail {
                 | Self::Keyframe { .. }
                 | Self::Stray { .. }
                 | Self::Claim { .. }
+                | Self::Survey { .. }
+                | Self::Surveyed { .. }
         )
     }
 }

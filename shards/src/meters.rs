@@ -16,7 +16,14 @@ pub struct Meters {
     /// picture from before its switch to this source, or of a RED payload that makes no sense.
     pub copies_dropped: u64,
     pub resends: u64,
+    /// Keyframes asked of publishers.
     pub keyframes_asked: u64,
+    /// Keyframes subscribers asked for.
+    pub keyframes_wanted: u64,
+    /// Packets asked of publishers again.
+    pub nacks_sent: u64,
+    /// Packets subscribers asked for again.
+    pub nacks_received: u64,
     pub nacks_answered_late: u64,
     pub strays_sent: u64,
     pub strays_received: u64,
@@ -25,6 +32,15 @@ pub struct Meters {
     /// Panics contained; each ended a session.
     pub panics: u64,
     pub faults: Faults,
+}
+
+/// What a shard holds at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holdings {
+    pub sessions: usize,
+    /// Tracks published here, mirrored from other shards, or asked for.
+    pub tracks: usize,
+    pub pulls: usize,
 }
 
 /// Datagrams dropped, by reason.

@@ -1,7 +1,8 @@
 //! One shard: an engine, its packet port, its seat in the mesh, moved by one loop.
 //!
-//! The loop is the rim's heart: it reads the clock once per turn, gives the engine what has
-//! arrived, flushes what it leaves, and sleeps when there is nothing. HTTP tasks of the same
+//! The loop is the rim's heart: it reads the clock as a turn begins (and, to measure it, as the
+//! last datagram has gone), gives the engine what has arrived, flushes what it leaves, and
+//! sleeps when there is nothing. HTTP tasks of the same
 //! executor reach it through a [`Counter`].
 //!
 //! Invariants: mail before datagrams before commands, and mail is posted before datagrams are
@@ -15,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
-use crate::counter::{Counter, Snapshot};
+use crate::counter::Counter;
 use crate::engine::{Engine, EngineConfig, Progress};
+use crate::ids::ShardId;
 use crate::io::clock;
 use crate::io::port::Port;
 use crate::io::steer::Steering;
-use crate::mail::Mail;
+use crate::mail::{Mail, Ticket};
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
+use crate::snapshot::{Pulse, Snapshot};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -39,6 +42,9 @@ pub struct Shard {
     steering: Option<Arc<Steering>>,
     counter: Rc<Counter>,
     outbox: Outbox,
+    pulse: Pulse,
+    /// To be told what was counted, at the end of this turn.
+    surveys: Vec<Ticket>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -57,7 +63,8 @@ impl Shard {
     ) -> Self {
         let counter = Rc::new(Counter::new(seat.me(), config.node, seat.loads()));
         let engine = Engine::new(config, clock::now(), Box::new(clock::random));
-        Self { engine, port, seat, steering, counter, outbox: Outbox::new(CAPACITY) }
+        let (outbox, pulse) = (Outbox::new(CAPACITY), Pulse::default());
+        Self { engine, port, seat, steering, counter, outbox, pulse, surveys: Vec::new() }
     }
 
     /// Where this shard's API leaves its commands.
@@ -79,23 +86,34 @@ impl Shard {
                 glommio::yield_if_needed().await;
             } else {
                 self.sleep(&mut ear, now).await;
+                self.pulse.wakeups += 1;
             }
         }
     }
 
     /// One turn; whether there was anything to do.
     fn turn(&mut self, now: Instant) -> bool {
-        let mut busy = false;
+        let (mut busy, mut arrived) = (false, false);
         for _ in 0..MAIL_BUDGET {
             let Some((from, mail)) = self.seat.take() else { break };
-            self.engine.handle_mail(from, mail, now);
             busy = true;
+            match mail {
+                Mail::Survey { ticket } => self.surveys.push(ticket),
+                Mail::Surveyed { ticket, snapshot } => {
+                    self.counter.surveyed(ticket.number, from, *snapshot);
+                }
+                mail => {
+                    self.engine.handle_mail(from, mail, now);
+                    arrived = true;
+                }
+            }
         }
         let engine = &mut self.engine;
         let received = self.port.receive(BUDGET, &mut |arrival| {
             engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
         });
-        busy |= received.count > 0 || !received.drained;
+        arrived |= received.count > 0;
+        busy |= arrived || !received.drained;
         while let Some((to, ticket, command)) = self.counter.next() {
             busy = true;
             if to == self.seat.me() {
@@ -108,29 +126,84 @@ impl Shard {
             self.engine.handle_timeout(now);
             busy = true;
         }
-        self.flush(now);
-        self.counter
-            .show(|| Snapshot { meters: self.engine.meters().clone(), port: self.port.counters() });
+        let sent = self.spread(now);
+        if busy {
+            self.pulse.turned(clock::now().saturating_duration_since(now), arrived && sent);
+        }
+        self.pass_on();
+        self.tell();
         busy
     }
 
     fn flush(&mut self, now: Instant) {
+        self.spread(now);
+        self.pass_on();
+    }
+
+    /// Posts and sends what the turn left; whether anything was sent.
+    fn spread(&mut self, now: Instant) -> bool {
+        let mut sent = false;
         loop {
             let progress = self.engine.spread(&mut self.outbox, now);
             self.post();
             if !self.outbox.is_empty() {
                 self.port.send(&self.outbox);
                 self.outbox.clear();
+                sent = true;
             }
             if progress == Progress::Done {
-                break;
+                return sent;
             }
         }
+    }
+
+    /// Wakes whom something was left for.
+    fn pass_on(&mut self) {
         self.seat.ring();
         for (ticket, answer) in self.engine.poll_answers() {
             self.counter.settle(ticket, answer);
         }
         self.seat.set_load(self.engine.load());
+    }
+
+    /// Tells what was counted to whoever asked in this turn.
+    fn tell(&mut self) {
+        while let Some(ticket) = self.counter.next_survey() {
+            self.surveys.push(ticket);
+            for to in (0..self.seat.shards()).map(|shard| ShardId(shard as u8)) {
+                if to != ticket.shard {
+                    self.seat.post(to, Mail::Survey { ticket });
+                }
+            }
+        }
+        self.counter.show(|| self.snapshot());
+        if self.surveys.is_empty() {
+            return;
+        }
+        let snapshot = self.snapshot();
+        let me = self.seat.me();
+        for ticket in self.surveys.drain(..) {
+            if ticket.shard == me {
+                self.counter.surveyed(ticket.number, me, snapshot.clone());
+            } else {
+                let snapshot = Box::new(snapshot.clone());
+                self.seat.post(ticket.shard, Mail::Surveyed { ticket, snapshot });
+            }
+        }
+        self.seat.ring();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            meters: self.engine.meters().clone(),
+            holdings: self.engine.holdings(),
+            port: self.port.counters(),
+            pulse: self.pulse.clone(),
+            mail: self.seat.counters(),
+            outbox_refused: self.outbox.refused(),
+            cpu: clock::thread_cpu(),
+            api: self.counter.api().borrow().clone(),
+        }
     }
 
     fn post(&mut self) {

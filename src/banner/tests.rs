@@ -19,6 +19,7 @@ fn development() -> Plan {
     Plan {
         http: Some("127.0.0.1:8080".parse().unwrap()),
         https: None,
+        admin: None,
         apps: vec![apps::development(&[0x5a; 48])],
         development: true,
         udp: Udp { port: 3478, v4: Some(Ipv4Addr::UNSPECIFIED), v6: None },

@@ -138,6 +138,8 @@ fn nonsense_is_one_sentence_that_names_the_setting() {
         ("https", "127.0.0.1:1", "--https needs a certificate"),
         ("tls-cert", "x", "--tls-cert is for HTTPS, which is off"),
         ("app", "x", "--app must be an id, a colon and a secret"),
+        ("admin-secret", "short", "--admin-secret must be at least 16 characters"),
+        ("admin-secret", "0123456789 abcdef", "--admin-secret must be letters, digits and"),
     ] {
         let error = plan(&settings(&[(name, text)]), &machine()).unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
@@ -173,8 +175,10 @@ fn https_may_stand_alone_with_a_made_up_certificate() {
 
 #[test]
 fn a_plan_in_a_log_shows_no_secret() {
-    let debug = format!("{:?}", ok(&[APP]));
+    let admin = ("admin-secret", "0123456789abcdef0");
+    assert_eq!(ok(&[admin]).admin.unwrap().expose(), admin.1);
+    let debug = format!("{:?}", ok(&[APP, admin]));
     assert!(!debug.contains("0123456789abcdef"), "{debug}");
-    let debug = format!("{:?}", settings(&[APP]));
+    let debug = format!("{:?}", settings(&[APP, admin]));
     assert!(!debug.contains("0123456789abcdef"), "{debug}");
 }

@@ -23,12 +23,15 @@ use super::gate::Inside;
 use super::{Server, now};
 use crate::alarms::Alarm;
 use crate::api::{self, Step};
+use crate::auth::Door;
 use crate::conn::Conn;
 use crate::desk::Desk;
 use crate::limits;
+use crate::metrics::{self, Scrape};
 use crate::problem::Problem;
 use crate::request::Request;
 use crate::response::Response;
+use crate::tally;
 use crate::tls::Filter;
 
 pub(super) struct Link<D> {
@@ -37,6 +40,7 @@ pub(super) struct Link<D> {
     tls: Option<Filter>,
     conn: Conn,
     alarm: Alarm,
+    door: Door,
     /// Whether `conn` knows that the node leaves.
     told: bool,
 }
@@ -60,11 +64,12 @@ impl<D: Desk> Link<D> {
         server: Rc<Server<D>>,
         stream: TcpStream,
         config: Option<Arc<ServerConfig>>,
+        door: Door,
     ) -> Result<Self, rustls::Error> {
         let tls = config.map(Filter::new).transpose()?;
         let conn = Conn::new(server.timing, now());
         let alarm = server.alarms.register();
-        Ok(Self { server, stream, tls, conn, alarm, told: false })
+        Ok(Self { server, stream, tls, conn, alarm, door, told: false })
     }
 
     pub(super) async fn run(mut self) {
@@ -133,16 +138,37 @@ impl<D: Desk> Link<D> {
     async fn answer(&mut self, request: &Request) -> Response {
         let began = now();
         let server = self.server.clone();
-        let response = match server.api.receive(request, || server.desk.node_info(), began) {
+        let node = || server.desk.node_info();
+        let (kind, step) = server.api.receive(request, self.door, node, began);
+        let response = match step {
             Step::Respond(response) => response,
             Step::Ask(command) => match self.ask(command, began).await {
                 Some(answer) => api::answer(answer),
                 None => Problem::Unanswered.response(),
             },
+            Step::Measure => self.measure(began).await,
         };
-        let took_ms = now().duration_since(began).as_millis() as u64;
+        let took = now().duration_since(began);
+        tally::count(&mut server.desk.meters().borrow_mut(), kind, response.status, took);
+        let took_ms = took.as_millis() as u64;
         debug!(method = ?request.method, status = response.status, took_ms, "request");
         response
+    }
+
+    /// What all shards have counted, without those that do not answer in time.
+    async fn measure(&mut self, began: Instant) -> Response {
+        let desk = &self.server.desk;
+        let alarm = &self.alarm;
+        alarm.set(Some(began + self.server.timing.survey));
+        let until = poll_fn(|cx| {
+            if alarm.has_rung() || alarm.is_cut() {
+                return Poll::Ready(());
+            }
+            alarm.listen(cx.waker());
+            Poll::Pending
+        });
+        let shards = desk.survey(until).await;
+        metrics::response(Scrape { node: desk.node_info(), process: desk.process(), shards })
     }
 
     async fn ask(&mut self, command: Command, began: Instant) -> Option<Answer> {

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use crate::alarms::{Alarm, Alarms};
 use crate::api::Api;
-use crate::auth::Apps;
+use crate::auth::{Admin, Apps, Door};
 use crate::desk::Desk;
 use crate::limits::{self, Timing};
 use crate::problem::Problem;
@@ -75,10 +75,10 @@ impl Drain {
 }
 
 impl<D: Desk> Server<D> {
-    pub fn new(desk: Rc<D>, apps: Apps, timing: Timing, drain: Drain) -> Self {
+    pub fn new(desk: Rc<D>, apps: Apps, admin: Admin, timing: Timing, drain: Drain) -> Self {
         Self {
             desk,
-            api: Api::new(apps),
+            api: Api::new(apps, admin),
             timing,
             alarms: Rc::default(),
             drain,
@@ -126,8 +126,14 @@ impl<D: Desk> Server<D> {
         }
     }
 
+    fn set_open(&self, open: usize) {
+        self.open.set(open);
+        self.desk.meters().borrow_mut().connections = open as u64;
+    }
+
     async fn accept(self: Rc<Self>, port: Port) {
         let alarm = self.alarms.register();
+        let door = door(&port.listener);
         loop {
             let left = async {
                 left(&alarm).await;
@@ -136,7 +142,7 @@ impl<D: Desk> Server<D> {
             let accepted = async { Some(port.listener.accept().await) };
             match future::or(left, accepted).await {
                 None => return,
-                Some(Ok(stream)) => self.admit(stream, port.tls.as_ref()).await,
+                Some(Ok(stream)) => self.admit(stream, port.tls.as_ref(), door).await,
                 Some(Err(error)) => {
                     warn!(%error, "accepting failed");
                     glommio::timer::sleep(limits::ACCEPT_PAUSE).await;
@@ -146,11 +152,12 @@ impl<D: Desk> Server<D> {
         }
     }
 
-    async fn admit(self: &Rc<Self>, mut stream: TcpStream, tls: Option<&TlsConfig>) {
+    async fn admit(self: &Rc<Self>, mut stream: TcpStream, tls: Option<&TlsConfig>, door: Door) {
         let place = match Place::take(self) {
             Some(place) => place,
             None => {
                 debug!("connection refused, too many");
+                self.desk.meters().borrow_mut().connections_refused += 1;
                 if tls.is_none() {
                     let mut bytes = Vec::new();
                     Problem::Crowded.response().write(&mut bytes, Closing::Close, false);
@@ -168,7 +175,7 @@ impl<D: Desk> Server<D> {
         let server = self.clone();
         let serving = async move {
             let _place = place;
-            match Link::new(server, stream, config) {
+            match Link::new(server, stream, config, door) {
                 Ok(link) => link.run().await,
                 Err(error) => warn!(%error, "TLS cannot begin"),
             }
@@ -184,22 +191,30 @@ impl<D: Desk> Server<D> {
     }
 }
 
-/// A connection's place among those allowed.
-struct Place<D>(Rc<Server<D>>);
+/// Who can come in there. A listener that does not tell is open to all.
+fn door(listener: &TcpListener) -> Door {
+    match listener.local_addr() {
+        Ok(bound) if bound.ip().to_canonical().is_loopback() => Door::Loopback,
+        Ok(_) | Err(_) => Door::Network,
+    }
+}
 
-impl<D> Place<D> {
+/// A connection's place among those allowed.
+struct Place<D: Desk>(Rc<Server<D>>);
+
+impl<D: Desk> Place<D> {
     fn take(server: &Rc<Server<D>>) -> Option<Self> {
         let open = server.open.get();
         (open < server.connections_max).then(|| {
-            server.open.set(open + 1);
+            server.set_open(open + 1);
             Self(server.clone())
         })
     }
 }
 
-impl<D> Drop for Place<D> {
+impl<D: Desk> Drop for Place<D> {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.0.set_open(self.0.open.get() - 1);
     }
 }
 

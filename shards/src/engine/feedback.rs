@@ -53,6 +53,8 @@ impl Engine {
             return;
         };
         let heard = listen(&self.scratch[..len]);
+        self.meters.nacks_received += heard.nacked.len() as u64;
+        self.meters.keyframes_wanted += heard.pictures.len() as u64;
         self.heard(key, now);
         for (ssrc, ntp, rtp) in heard.reports {
             self.publisher_reported(key, ssrc, ntp, rtp, now);
@@ -139,7 +141,7 @@ impl Engine {
     pub(super) fn report(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut compounds = Vec::new();
-        let needy = repair_requests(session, &mut compounds, now);
+        let needy = repair_requests(session, &mut compounds, &mut self.meters.nacks_sent, now);
         let due = session.report_at.is_none_or(|at| at <= now);
         if due && session.egress.open().is_some() {
             session.report_at = Some(now + REPORTS);
@@ -275,6 +277,7 @@ impl Heard {
 fn repair_requests(
     session: &mut Session,
     compounds: &mut Vec<Vec<u8>>,
+    asked: &mut u64,
     now: Instant,
 ) -> Vec<(FeedKey, u8)> {
     let mut needy = Vec::new();
@@ -288,6 +291,7 @@ fn repair_requests(
         while !rest.is_empty() && plain.len() < COMPOUND_LEN / 2 {
             let told = write_nack(&mut plain, reporter, ssrc, rest);
             rest = &rest[told..];
+            *asked += told as u64;
         }
         if repair.wants_keyframe {
             needy.push((stream.mid.clone(), stream.layer));

@@ -49,6 +49,8 @@ impl Engine {
             }
             Mail::Route { source } => self.route(source, from, now),
             Mail::Claim { source } => self.claimed(source, from, now),
+            // The loop's own.
+            Mail::Survey { .. } | Mail::Surveyed { .. } => {}
             Mail::Unroute { source } => {
                 if self.routes.get(&source) == Some(&from) {
                     self.routes.remove(&source);

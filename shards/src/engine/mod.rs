@@ -42,7 +42,7 @@ use crate::command::Answer;
 use crate::ids::ShardId;
 use crate::limits;
 use crate::mail::{Mail, Ticket};
-use crate::meters::Meters;
+use crate::meters::{Holdings, Meters};
 use crate::session::{DtlsCert, Session};
 use crate::slots::{Key, Slots};
 use crate::switch::feed::{Feed, FeedKey, TrackKey, Waiter};
@@ -173,6 +173,14 @@ impl Engine {
 
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            sessions: self.sessions.len(),
+            tracks: self.feeds.len(),
+            pulls: self.pulls.len(),
+        }
     }
 
     /// Tracks known here: published, mirrored, or asked for.

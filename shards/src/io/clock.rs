@@ -3,7 +3,7 @@
 //! Invariants: an [`Anchor`] never changes, so that the wall-clock times derived from it
 //! (sender reports) never jump against the monotonic ones, whatever NTP does meanwhile.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// One instant, read on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// CPU time this thread has used. Zero if the kernel keeps it to itself.
+pub fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec, which is ours.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if failed != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Unpredictable bits, from the kernel.
 ///
 /// # Panics
@@ -52,9 +63,14 @@ pub fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_thread_that_works_uses_time() {
+        let before = thread_cpu();
+        let work = |_| std::hint::black_box(random());
+        assert!((0..1_000_000).map(work).any(|_| thread_cpu() > before));
+    }
 
     #[test]
     fn wall_clock_time_follows_the_anchor_both_ways() {

@@ -175,6 +175,7 @@ impl Batch<'_> {
 
     fn count_taken(&mut self, datagrams: usize, bytes: usize) {
         self.counters.messages_out += 1;
+        self.counters.runs_out[run_class(datagrams)] += 1;
         self.counters.datagrams_out += datagrams as u64;
         self.counters.bytes_out += bytes as u64;
         if datagrams > 1 {
@@ -198,6 +199,12 @@ impl Batch<'_> {
     }
 }
 
+/// The place in [`RUN_BOUNDS`](super::port::RUN_BOUNDS), powers of two, of so many datagrams.
+fn run_class(datagrams: usize) -> usize {
+    let class = datagrams.next_power_of_two().trailing_zeros() as usize;
+    class.min(super::port::RUN_BOUNDS.len() - 1)
+}
+
 /// What a device without checksum offload (EIO), a route with a small MTU (EINVAL, EMSGSIZE)
 /// or an old kernel answers to GSO.
 fn may_be_about_gso(errno: i32) -> bool {
@@ -206,4 +213,19 @@ fn may_be_about_gso(errno: i32) -> bool {
 
 fn is_full(result: i32) -> bool {
     matches!(-result, libc::EAGAIN | libc::ENOBUFS | libc::EINTR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::port::RUN_BOUNDS;
+
+    #[test]
+    fn a_run_counts_below_the_first_bound_it_does_not_exceed() {
+        for datagrams in 1..=64 {
+            let class = run_class(datagrams);
+            assert!(datagrams <= RUN_BOUNDS[class], "{datagrams}");
+            assert!(class == 0 || datagrams > RUN_BOUNDS[class - 1], "{datagrams}");
+        }
+    }
 }

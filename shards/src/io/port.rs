@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use super::mmsg::MmsgPort;
 use super::ring::RingPort;
 use super::socket::Sockets;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, RUN_DATAGRAMS_MAX};
 
 /// One datagram, lent until the callback returns.
 #[derive(Debug)]
@@ -130,6 +130,11 @@ impl fmt::Display for PortError {
 
 impl std::error::Error for PortError {}
 
+/// A message counts below the first of these that its datagrams do not exceed.
+pub const RUN_BOUNDS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+const _: () = assert!(RUN_BOUNDS[RUN_BOUNDS.len() - 1] == RUN_DATAGRAMS_MAX, "all are counted");
+
 /// What a port did since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PortCounters {
@@ -145,6 +150,8 @@ pub struct PortCounters {
     pub bytes_out: u64,
     /// Messages they went out in: fewer than datagrams where GSO carried several.
     pub messages_out: u64,
+    /// The messages that went out, by how many datagrams they carried: see [`RUN_BOUNDS`].
+    pub runs_out: [u64; RUN_BOUNDS.len()],
     /// Datagrams that went out by GSO, several in a message.
     pub gso_datagrams: u64,
     /// Times a send was tried again because the kernel had no room.
@@ -159,6 +166,13 @@ pub struct PortCounters {
     pub gso: bool,
     /// Whether every socket receives by GRO.
     pub gro: bool,
+}
+
+impl PortCounters {
+    /// Each of [`RUN_BOUNDS`], with the messages out that count below it.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        RUN_BOUNDS.into_iter().zip(self.runs_out)
+    }
 }
 
 /// Datagrams not delivered.

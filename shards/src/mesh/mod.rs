@@ -14,6 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::ids::ShardId;
 use crate::io::bell::{Bell, Ear};
 use crate::mail::Mail;
+use crate::snapshot::MailCounters;
 
 /// Messages one shard can leave for another while that one is busy. A busy turn lasts about a
 /// millisecond and posts one message per track; 4,096 tracks pulled across one pair of shards
@@ -135,6 +136,14 @@ impl Seat {
     /// Messages dropped because a ring was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    pub fn counters(&self) -> MailCounters {
+        MailCounters {
+            waiting_in: self.mailboxes.iter().map(|mailbox| mailbox.slots() as u64).sum(),
+            waiting_out: self.lanes.iter().map(|lane| lane.waiting.len() as u64).sum(),
+            dropped: self.dropped,
+        }
     }
 
     /// Tells the others how much this shard carries.

@@ -64,8 +64,11 @@ fn what_viewers_lose_is_repaired_without_asking_the_publisher() {
         world.run(secs(10));
         world.network = lossy(0, |_, _| true);
         world.run(secs(1));
-        let repaired = world.engines[shard].meters().resends;
+        let counted = world.engines[shard].meters();
+        let (repaired, wanted) = (counted.resends, counted.nacks_received);
         assert!(repaired > 20, "{repaired} resends");
+        assert!(wanted >= repaired, "{wanted} packets were asked for again");
+        assert!(world.engines.iter().all(|engine| engine.meters().nacks_sent == 0));
         for &viewer in &viewers {
             let numbers = world.clients[viewer].numbers(1);
             let span = (numbers[numbers.len() - 1] - numbers[0] + 1) as usize;
@@ -87,7 +90,9 @@ fn what_the_publisher_loses_is_asked_for_again_and_reaches_every_viewer() {
         world.run(secs(10));
         world.network = lossy(0, |_, _| true);
         world.run(secs(1));
-        assert!(world.clients[publisher].nacks() > 10);
+        let heard = world.clients[publisher].nacks();
+        assert!(heard > 10);
+        assert!(world.engines[0].meters().nacks_sent >= heard, "some were lost");
         for viewer in viewers {
             let numbers = world.clients[viewer].numbers(1);
             let span = (numbers[numbers.len() - 1] - numbers[0] + 1) as usize;

@@ -11,6 +11,7 @@ mod media;
 mod node;
 mod peer;
 mod strays;
+mod survey;
 
 /// The same tests for both packet ports.
 macro_rules! on_both_ports {

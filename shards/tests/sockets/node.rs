@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use shards::command::{Answer, Ask, Command};
-use shards::counter::{Counter, Snapshot};
+use shards::counter::Counter;
 use shards::engine::EngineConfig;
 use shards::ids::{AppId, ShardId};
 use shards::io::bell::Bell;
@@ -20,6 +20,7 @@ use shards::io::steer::{Kind, Steering};
 use shards::mesh;
 use shards::session::keys;
 use shards::shard::Shard;
+use shards::snapshot::Snapshot;
 
 const APP: AppId = AppId(0);
 
@@ -50,6 +51,9 @@ pub(crate) struct Node {
 enum Wish {
     Command(Box<Command>, Sender<Answer>),
     Read(Sender<Snapshot>),
+    Survey(Duration, Sender<Vec<Option<Snapshot>>>),
+    /// Says that it begins, and does nothing until the other end is dropped.
+    Stall(Sender<()>, Receiver<()>),
 }
 
 /// Where test threads leave wishes for one shard's thread.
@@ -122,6 +126,22 @@ impl Node {
         snapshot.recv_timeout(Duration::from_secs(20)).expect("the shard is alive")
     }
 
+    /// What one shard finds out in this time of what all have counted.
+    pub(crate) fn survey(&self, shard: usize, patience: Duration) -> Vec<Option<Snapshot>> {
+        let (sender, told) = channel();
+        self.windows[shard].leave(Wish::Survey(patience, sender));
+        told.recv_timeout(patience * 2).expect("a survey ends")
+    }
+
+    /// Stalls a shard until what this returns is dropped.
+    pub(crate) fn stall(&self, shard: usize) -> Sender<()> {
+        let (begun, begins) = channel();
+        let (go_on, waits) = channel();
+        self.windows[shard].leave(Wish::Stall(begun, waits));
+        begins.recv_timeout(Duration::from_secs(20)).expect("the shard is alive");
+        go_on
+    }
+
     pub(crate) fn shards(&self) -> usize {
         self.addresses.len()
     }
@@ -172,6 +192,14 @@ impl Window {
                         }
                         Wish::Read(reader) => {
                             let _ = reader.send(counter.read().await);
+                        }
+                        Wish::Survey(patience, reader) => {
+                            let _ =
+                                reader.send(counter.survey(glommio::timer::sleep(patience)).await);
+                        }
+                        Wish::Stall(begun, waits) => {
+                            let _ = begun.send(());
+                            let _ = waits.recv();
                         }
                     }
                 };
