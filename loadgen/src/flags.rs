@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::api::{ApiKind, Target};
 use crate::conduct::{Plan, ServerWatch};
 use crate::peer::{Common, VideoShape};
 use crate::real::http;
+use crate::report::objective::Objective;
 use crate::scenario::{Scenario, Sizes};
 
 /// Load and proof for WebRTC SFUs: thousands of peers that publish, watch, and check every
@@ -47,11 +48,36 @@ pub enum Command {
     Roam(Run),
     /// A stage, a meeting, an audio room and churn at once
     Mixed(Run),
+    /// The same scenario against several servers in turn, and their ratios
+    Compare(Compare),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    /// What is played
+    pub scenario: Scenario,
+    /// The servers, in one or several files (see loadgen/compare); the first is compared with
+    /// each other one
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub servers: Vec<PathBuf>,
+    /// Only these of them, by name
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How often each has its turn
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rounds: usize,
+    #[command(flatten)]
+    pub sizes: SizeFlags,
+    #[command(flatten)]
+    pub generator: GeneratorFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
 }
 
 impl Command {
-    pub fn scenario(&self) -> (Scenario, &Run) {
-        match self {
+    /// The scenario of a single run.
+    pub fn run(&self) -> Option<(Scenario, &Run)> {
+        Some(match self {
             Self::Stage(run) => (Scenario::Stage, run),
             Self::Meeting(run) => (Scenario::Meeting, run),
             Self::AudioRoom(run) => (Scenario::AudioRoom, run),
@@ -59,7 +85,8 @@ impl Command {
             Self::PullStorm(run) => (Scenario::PullStorm, run),
             Self::Roam(run) => (Scenario::Roam, run),
             Self::Mixed(run) => (Scenario::Mixed, run),
-        }
+            Self::Compare(_) => return None,
+        })
     }
 }
 
@@ -70,9 +97,41 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: SizeFlags,
     #[command(flatten)]
+    pub objective: ObjectiveFlags,
+    #[command(flatten)]
     pub generator: GeneratorFlags,
     #[command(flatten)]
     pub output: OutputFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Objective")]
+pub struct ObjectiveFlags {
+    /// Find the largest load that holds the objective; begins with the sizes given
+    #[arg(long)]
+    pub ramp: bool,
+    /// 99 of 100 packets take no longer, in milliseconds [with --ramp: 20]
+    #[arg(long, value_name = "MS")]
+    pub max_p99: Option<f64>,
+    /// Lost packets in a million [with --ramp: 10]
+    #[arg(long, value_name = "PPM")]
+    pub max_lost: Option<f64>,
+    /// Failed sessions, from 0 to 1 [with --ramp: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub max_failed: Option<f64>,
+}
+
+impl ObjectiveFlags {
+    /// What is asked of a run.
+    pub fn objective(&self) -> Option<Objective> {
+        let or = |value: Option<f64>, default: f64| value.or(self.ramp.then_some(default));
+        let objective = Objective {
+            latency_p99_us: or(self.max_p99, 20.0).map(|ms| (ms * 1000.0) as u64),
+            lost_ppm: or(self.max_lost, 10.0),
+            failed_share: or(self.max_failed, 0.0),
+        };
+        (objective != Objective::default()).then_some(objective)
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -90,6 +149,18 @@ pub struct TargetFlags {
     /// Realtime: the app's secret
     #[arg(long, value_name = "SECRET", env = "LOADGEN_SECRET", hide_env_values = true)]
     pub secret: Option<String>,
+    /// WHIP: the bearer token, with {name} for the stream's. Janus: the token
+    #[arg(long, value_name = "TOKEN", env = "LOADGEN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// WHIP: where streams are played, unless it is the target with whep for whip
+    #[arg(long, value_name = "URL")]
+    pub whep: Option<String>,
+    /// WHIP: where tokens are made for --secret
+    #[arg(long, value_name = "URL")]
+    pub tokens: Option<String>,
+    /// Janus: a room that exists, instead of one made for the run
+    #[arg(long, value_name = "ROOM")]
+    pub room: Option<u64>,
     /// Take the server's certificate without looking
     #[arg(long)]
     pub insecure: bool,
@@ -170,97 +241,162 @@ pub struct OutputFlags {
     pub quiet: bool,
 }
 
-/// Peers a process can have: ports of one address.
-const PEERS_MAX: usize = 28_000;
-
 impl Run {
     /// The plan of a run, or a sentence about the flag that makes none.
     pub fn plan(&self, scenario: Scenario) -> Result<Plan, String> {
+        let flags = &self.target;
         let target = Target {
-            url: self.target.target.clone(),
-            app: self.target.app.clone(),
-            secret: self.target.secret.clone(),
+            url: flags.target.clone(),
+            app: flags.app.clone(),
+            secret: flags.secret.clone(),
+            token: flags.token.clone(),
+            whep: flags.whep.clone(),
+            tokens: flags.tokens.clone(),
+            room: flags.room,
         };
         // Said now, before anything is started.
-        target.api(self.target.api)?;
+        target.api(flags.api)?;
+        let local = self.generator.local(&target.url)?;
+        let plan = plan(scenario, &self.sizes, &self.generator, local)?;
+        Ok(Plan {
+            api: flags.api,
+            http: http::Settings { insecure: flags.insecure, ..http::Settings::default() },
+            server: flags.watch(),
+            quiet: self.output.quiet,
+            target,
+            ..plan
+        })
+    }
+}
+
+impl Compare {
+    /// The plan of every run, but for its target.
+    pub fn plan(&self, url: &str) -> Result<Plan, String> {
+        let local = self.generator.local(url)?;
+        let plan = plan(self.scenario, &self.sizes, &self.generator, local)?;
+        Ok(Plan { quiet: self.output.quiet, ..plan })
+    }
+}
+
+/// A plan without a target.
+fn plan(
+    scenario: Scenario,
+    flags: &SizeFlags,
+    generator: &GeneratorFlags,
+    local: IpAddr,
+) -> Result<Plan, String> {
+    let sizes = flags.sizes(scenario)?;
+    if generator.workers == 0 || generator.check_each == 0 {
+        return Err("--workers and --check-each are 1 or more".into());
+    }
+    let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
+    let common = Common {
+        cert: cert.ok_or("no DTLS certificate can be made on this machine")?,
+        check_each: generator.check_each,
+        video: VideoShape { bitrate: flags.video_bitrate, fps: flags.fps },
+        audio_bitrate: flags.audio_bitrate,
+    };
+    Ok(Plan {
+        scenario,
+        sizes,
+        api: ApiKind::default(),
+        target: Target::default(),
+        http: http::Settings::default(),
+        common,
+        local,
+        cpus: generator.cpus.clone(),
+        workers: generator.workers,
+        server: ServerWatch::default(),
+        settings: settings(flags, generator),
+        quiet: false,
+    })
+}
+
+impl SizeFlags {
+    fn sizes(&self, scenario: Scenario) -> Result<Sizes, String> {
         let (publishers, viewers) = scenario.people();
-        let sizes = &self.sizes;
         let seconds = |flag: &str, value: f64| {
-            Duration::try_from_secs_f64(value)
-                .map_err(|_| format!("{flag} {value}: a number of seconds, 0 or more"))
+            let time = Duration::try_from_secs_f64(value);
+            time.map_err(|_| format!("{flag} {value}: a number of seconds, 0 or more"))
         };
-        let rate =
-            sizes.rate.unwrap_or(if scenario == Scenario::PullStorm { 1000.0 } else { 10.0 });
-        for (flag, value) in [("--join-rate", sizes.join_rate), ("--rate", rate)] {
+        let rate = self.rate.unwrap_or(scenario.event_rate());
+        for (flag, value) in [("--join-rate", self.join_rate), ("--rate", rate)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{flag} {value}: a number of events a second, more than 0"));
             }
         }
         let sizes = Sizes {
-            publishers: sizes.publishers.unwrap_or(publishers),
-            viewers: sizes.viewers.unwrap_or(viewers),
-            video: sizes.video_bitrate > 0,
-            audio: sizes.audio_bitrate > 0,
-            join_rate: sizes.join_rate,
+            publishers: self.publishers.unwrap_or(publishers),
+            viewers: self.viewers.unwrap_or(viewers),
+            video: self.video_bitrate > 0,
+            audio: self.audio_bitrate > 0,
+            join_rate: self.join_rate,
             event_rate: rate,
-            duration: seconds("--duration", sizes.duration)?,
-            settle: seconds("--settle", sizes.settle)?,
-            patience: seconds("--patience", sizes.patience)?,
+            duration: seconds("--duration", self.duration)?,
+            settle: seconds("--settle", self.settle)?,
+            patience: seconds("--patience", self.patience)?,
         };
         if !sizes.video && !sizes.audio {
             return Err("--video-bitrate and --audio-bitrate are both 0: nothing to send".into());
         }
+        if self.fps == 0 || self.fps > FPS_MAX {
+            return Err(format!("--fps {}: from 1 to {FPS_MAX}", self.fps));
+        }
+        if self.video_bitrate > BITRATE_MAX || self.audio_bitrate > BITRATE_MAX {
+            return Err(format!("bitrates go up to {BITRATE_MAX} bit/s"));
+        }
         let peers = sizes.publishers + sizes.viewers;
         if sizes.publishers == 0 || peers > PEERS_MAX {
             return Err(format!(
-                "{} publishers and {} viewers: at least one publisher, and {PEERS_MAX} peers at most",
+                "{} publishers and {} viewers: at least one publisher, and at most {PEERS_MAX} peers",
                 sizes.publishers, sizes.viewers
             ));
         }
-        if self.generator.workers == 0 || self.sizes.fps == 0 || self.generator.check_each == 0 {
-            return Err("--workers, --fps and --check-each are 1 or more".into());
+        Ok(sizes)
+    }
+}
+
+/// Faster than any camera.
+const FPS_MAX: u32 = 240;
+
+/// A frame at this rate still fits the publisher's queue.
+const BITRATE_MAX: u64 = 100_000_000;
+
+/// Peers a process can have: ports of one address.
+const PEERS_MAX: usize = 28_000;
+
+impl TargetFlags {
+    fn watch(&self) -> ServerWatch {
+        let default = || {
+            let origin = reqwest::Url::parse(&self.target).ok()?.origin();
+            let is_ours = self.api == ApiKind::Realtime;
+            is_ours.then(|| format!("{}/metrics", origin.ascii_serialization()))
+        };
+        ServerWatch {
+            pid: self.server_pid,
+            metrics: self.metrics.clone().or_else(default),
+            metrics_token: self.metrics_token.clone(),
         }
-        Ok(Plan {
-            scenario,
-            sizes,
-            api: self.target.api,
-            http: http::Settings { insecure: self.target.insecure, ..http::Settings::default() },
-            common: self.common()?,
-            local: self.local(&target.url)?,
-            cpus: self.generator.cpus.clone(),
-            workers: self.generator.workers,
-            server: self.watch(),
-            settings: self.settings(),
-            quiet: self.output.quiet,
-            target,
-        })
     }
+}
 
-    fn common(&self) -> Result<Common, String> {
-        let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
-        Ok(Common {
-            cert: cert.ok_or("no DTLS certificate can be made on this machine")?,
-            check_each: self.generator.check_each,
-            video: VideoShape { bitrate: self.sizes.video_bitrate, fps: self.sizes.fps },
-            audio_bitrate: self.sizes.audio_bitrate,
-        })
-    }
-
+impl GeneratorFlags {
     /// The address that leads to the target, as the kernel would choose it.
     fn local(&self, url: &str) -> Result<IpAddr, String> {
-        if let Some(ip) = self.generator.bind {
+        if let Some(ip) = self.bind {
             return Ok(ip);
         }
-        let url = reqwest::Url::parse(url).map_err(|error| format!("--target {url}: {error}"))?;
+        // What WHIP puts in the place of `{name}` is no host.
+        let url = reqwest::Url::parse(&url.replace("{name}", "name"))
+            .map_err(|error| format!("--target {url}: {error}"))?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or(443);
         let found = (host.as_str(), port).to_socket_addrs();
         let mut found = found.map_err(|error| format!("--target: {host} is not known: {error}"))?;
         let remote = found.next().ok_or_else(|| format!("--target: {host} has no address"))?;
-        let any: IpAddr = if remote.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            std::net::Ipv6Addr::UNSPECIFIED.into()
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let route = || {
             let socket = UdpSocket::bind((any, 0))?;
@@ -270,32 +406,17 @@ impl Run {
         let local = route().map_err(|error| format!("--target: no way to {remote}: {error}"))?;
         Ok(local.ip())
     }
+}
 
-    fn watch(&self) -> ServerWatch {
-        let target = &self.target;
-        let default = || {
-            let origin = reqwest::Url::parse(&target.target).ok()?.origin();
-            (target.api == ApiKind::Realtime)
-                .then(|| format!("{}/metrics", origin.ascii_serialization()))
-        };
-        ServerWatch {
-            pid: target.server_pid,
-            metrics: target.metrics.clone().or_else(default),
-            metrics_token: target.metrics_token.clone(),
-        }
-    }
-
-    /// What differs from one run to another, for the report.
-    fn settings(&self) -> BTreeMap<String, String> {
-        let sizes = &self.sizes;
-        let all = [
-            ("video-bitrate", sizes.video_bitrate.to_string()),
-            ("audio-bitrate", sizes.audio_bitrate.to_string()),
-            ("fps", sizes.fps.to_string()),
-            ("join-rate", sizes.join_rate.to_string()),
-            ("check-each", self.generator.check_each.to_string()),
-        ];
-        let rate = sizes.rate.map(|rate| ("rate", rate.to_string()));
-        all.into_iter().chain(rate).map(|(flag, value)| (flag.to_owned(), value)).collect()
-    }
+/// What differs from one run to another, for the report.
+fn settings(sizes: &SizeFlags, generator: &GeneratorFlags) -> BTreeMap<String, String> {
+    let all = [
+        ("video-bitrate", sizes.video_bitrate.to_string()),
+        ("audio-bitrate", sizes.audio_bitrate.to_string()),
+        ("fps", sizes.fps.to_string()),
+        ("join-rate", sizes.join_rate.to_string()),
+        ("check-each", generator.check_each.to_string()),
+    ];
+    let rate = sizes.rate.map(|rate| ("rate", rate.to_string()));
+    all.into_iter().chain(rate).map(|(flag, value)| (flag.to_owned(), value)).collect()
 }

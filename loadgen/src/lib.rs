@@ -6,6 +6,7 @@
 //! `real` (sockets, threads, HTTP, the clock).
 
 pub mod api;
+pub mod compare;
 pub mod conduct;
 pub mod flags;
 pub mod media;

@@ -1,5 +1,6 @@
 //! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
 
+pub mod ramp;
 mod server;
 mod stock;
 

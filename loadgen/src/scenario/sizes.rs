@@ -68,6 +68,11 @@ impl Scenario {
             Self::Mixed => (1, 100),
         }
     }
+
+    /// Joins, pulls or moves a second, if not said.
+    pub fn event_rate(self) -> f64 {
+        if self == Self::PullStorm { 1000.0 } else { 10.0 }
+    }
 }
 
 impl fmt::Display for Scenario {

@@ -1,0 +1,43 @@
+//! `compare`: the same scenario against several servers in turn, A B A B, each started and
+//! stopped for its turn.
+
+mod server;
+mod targets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use self::server::Running;
+pub use self::targets::{Entry, read};
+use crate::conduct::{Plan, run};
+use crate::report::summary::Report;
+
+/// Runs `plan` `rounds` times against each target. Gives the reports by target, as far as it
+/// came, or the sentence about the server that could not be started.
+pub fn compare(
+    plan: &Plan,
+    entries: &[Entry],
+    rounds: usize,
+    stop: &Arc<AtomicBool>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Vec<Vec<Report>>, String> {
+    let mut reports = vec![Vec::new(); entries.len()];
+    for round in 1..=rounds {
+        for (entry, reports) in entries.iter().zip(&mut reports) {
+            if stop.load(Ordering::Relaxed) {
+                continue;
+            }
+            say(&format!("round {round} of {rounds}: {}", entry.name));
+            let server = Running::start(entry)?;
+            let mut plan = plan.clone();
+            plan.api = entry.api;
+            plan.target = entry.target();
+            plan.server.pid = Some(server.pid());
+            plan.server.metrics = entry.metrics.clone();
+            plan.server.metrics_token = None;
+            reports.push(run(&plan, stop));
+            server.stop();
+        }
+    }
+    Ok(reports)
+}

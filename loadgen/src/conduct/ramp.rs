@@ -1,0 +1,73 @@
+//! `--ramp`: finds the largest load that still meets the objective.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Plan, run};
+use crate::report::objective::Objective;
+use crate::report::ramp::Ramp;
+use crate::report::summary::Report;
+use crate::scenario::Scenario;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Of the largest load that held; of the last one, if none did.
+    pub report: Report,
+    /// The largest that held, in viewers (in a meeting: people).
+    pub held: Option<u64>,
+    /// The smallest that did not.
+    pub failed: Option<u64>,
+}
+
+/// Runs the plan with one load after the other, beginning with the plan's own. `say` gets a
+/// line for each.
+pub fn ramp(
+    plan: &Plan,
+    objective: Objective,
+    most: u64,
+    stop: &Arc<AtomicBool>,
+    say: &mut dyn FnMut(&str),
+) -> Found {
+    let first = match plan.scenario {
+        Scenario::Meeting => plan.sizes.publishers,
+        _ => plan.sizes.viewers,
+    };
+    let what = if plan.scenario == Scenario::Meeting { "people" } else { "viewers" };
+    let mut ramp = Ramp::new(first as u64, most);
+    let (mut best, mut last) = (None, None);
+    while let Some(load) = ramp.next() {
+        let mut report = run(&sized(plan, load), stop);
+        report.judge(objective);
+        if stop.load(Ordering::Relaxed) || report.stopped.is_some() {
+            last = Some(report);
+            break;
+        }
+        let missed = objective.missed_by(&report);
+        let held = missed.is_empty();
+        ramp.tried(held);
+        let verdict = if held { "held".to_owned() } else { missed.join("; ") };
+        say(&format!("{load} {what}: {verdict}"));
+        if held {
+            best = Some(report);
+        } else {
+            last = Some(report);
+        }
+    }
+    let (held, failed) = (ramp.found(), ramp.failed());
+    // `next` names a load at first, so that at least one run was made.
+    let report = best.or(last).unwrap_or_else(|| run(plan, stop));
+    Found { report, held, failed }
+}
+
+/// The plan with another load.
+fn sized(plan: &Plan, load: u64) -> Plan {
+    let mut plan = plan.clone();
+    match plan.scenario {
+        Scenario::Meeting => plan.sizes.publishers = load as usize,
+        _ => plan.sizes.viewers = load as usize,
+    }
+    // Each of a long row of runs draws its own bar; the lines in between say enough.
+    plan.quiet = true;
+    plan
+}
