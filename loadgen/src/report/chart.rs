@@ -10,7 +10,7 @@ use super::html::escape;
 /// The drawing's units: about a pixel in a page of two columns.
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 84.0;
+const LEFT: f64 = 96.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
@@ -91,7 +91,7 @@ impl Chart {
         }
         for step in steps {
             let y = plot.y(*step);
-            let text = escape(&(self.y_text)(*step));
+            let text = escape(&axis_text(&(self.y_text)(*step), *step));
             let _ = write!(
                 svg,
                 "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
@@ -101,10 +101,12 @@ impl Chart {
         }
         for (x, text) in self.ticks.iter().filter(|(x, _)| (plot.x_0..=plot.x_1).contains(x)) {
             let x = plot.x(*x);
+            // Half a label beside the drawing is cut off.
+            let anchor = if x > right - 24.0 { "end" } else { "middle" };
             let _ = write!(
                 svg,
                 "<path class=\"grid\" d=\"M{x:.1} {bottom}v4\"/>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
                 HEIGHT - 8.0,
                 escape(text)
             );
@@ -159,9 +161,26 @@ impl Plot {
     }
 }
 
+/// A round number needs no zeros behind the point, and 0 no unit.
+fn axis_text(text: &str, value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let (number, unit) =
+        text.split_at(text.rfind(|c: char| c.is_ascii_digit()).map_or(0, |at| at + 1));
+    let number = if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    };
+    format!("{number}{unit}")
+}
+
 /// From 0 to at least `most`, in steps of 1, 2 or 5 with zeros: three to six of them.
 pub fn round_steps(most: f64) -> Vec<f64> {
-    let most = if most > 0.0 && most.is_finite() { most } else { 1.0 };
+    if !(most > 0.0 && most.is_finite()) {
+        return vec![0.0, 1.0];
+    }
     let size = 10f64.powf((most / 4.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]
         .map(|times| times * size)
@@ -212,6 +231,14 @@ mod tests {
             svg.contains("&lt;0&gt;") && svg.contains("1 &lt;u&gt;") && svg.contains("a &amp; b")
         );
         assert!(!svg.contains("<u>") && !svg.contains("<at>") && !svg.contains("\"T\""));
+    }
+
+    #[test]
+    fn axes_say_no_more_than_they_must() {
+        assert_eq!(axis_text("2.00 ms", 2.0), "2 ms");
+        assert_eq!(axis_text("1.50 Gbit/s", 1.5), "1.5 Gbit/s");
+        assert_eq!(axis_text("1 500", 1500.0), "1 500");
+        assert_eq!(axis_text("0.0 %", 0.0), "0");
     }
 
     #[test]

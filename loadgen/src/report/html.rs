@@ -29,12 +29,25 @@ pub fn escape(text: &str) -> String {
     safe
 }
 
-/// Escaped, and with no line breaks between a figure's groups or before its unit.
+/// Escaped, with narrow gaps between a figure's groups and no line break before its unit.
 pub(super) fn figure(text: &str) -> String {
+    let is_group = |word: &str| {
+        let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+        end == 3
+    };
     let mut kept = String::with_capacity(text.len());
-    for c in text.chars() {
-        let after_digit = kept.ends_with(|c: char| c.is_ascii_digit());
-        kept.push(if c == ' ' && after_digit { NARROW_GAP } else { c });
+    let mut before = "";
+    for (at, word) in text.split(' ').enumerate() {
+        let is_number = before.ends_with(|c: char| c.is_ascii_digit());
+        let begins_so = before.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit());
+        match at {
+            0 => {}
+            _ if is_number && begins_so && is_group(word) => kept.push(NARROW_GAP),
+            _ if is_number => kept.push('\u{a0}'),
+            _ => kept.push(' '),
+        }
+        kept += word;
+        before = word;
     }
     escape(&kept)
 }
@@ -65,7 +78,7 @@ pub fn page(report: &Report) -> String {
     body += &cards(report);
     let charts = charts(report);
     if !charts.is_empty() {
-        let _ = write!(body, "<h2>Over time</h2>\n<div class=\"charts\">{charts}</div>\n");
+        let _ = write!(body, "<h2>Charts</h2>\n<div class=\"charts\">{charts}</div>\n");
     }
     let (failures, figures): (Vec<_>, Vec<_>) =
         sections(report).into_iter().partition(|section| section.title == "Failures");
@@ -75,9 +88,9 @@ pub fn page(report: &Report) -> String {
     }
     body += "<h2>All figures</h2>\n<div class=\"sections\">";
     for section in figures {
-        let _ = write!(
+        let _ = writeln!(
             body,
-            "<section><h3>{}</h3>{}</section>\n",
+            "<section><h3>{}</h3>{}</section>",
             escape(section.title),
             rows(&section)
         );
@@ -95,7 +108,7 @@ fn verdict(report: &Report) -> String {
     }
     text += "</div>\n";
     for warning in &report.generator_warnings {
-        let _ = write!(text, "<p class=\"warning\">{}</p>\n", figure(warning));
+        let _ = writeln!(text, "<p class=\"warning\">{}</p>", figure(warning));
     }
     text
 }
@@ -104,14 +117,14 @@ fn cards(report: &Report) -> String {
     let sessions = report.sessions;
     let cards = [
         ("sessions connected", grouped(sessions.connected, NARROW_GAP)),
-        ("packets out, each second", known(report.packets_out_per_s, digits)),
+        ("packets out/s", known(report.packets_out_per_s, digits)),
         ("out", known(report.bits_out_per_s, bits_per_s)),
         ("lost", known(report.lost_ppm, |ppm| format!("{} ppm", digits(ppm)))),
         ("latency p50", known(report.latency_us.p50, |us| micros(us as f64))),
         ("latency p99", known(report.latency_us.p99, |us| micros(us as f64))),
         ("join p99", known(report.join_ms.p99, millis)),
-        ("server CPU a packet", known(report.server_cpu_ns_per_packet, nanos)),
-        ("generator CPU a packet", known(report.generator_cpu_ns_per_packet, nanos)),
+        ("server CPU/packet", known(report.server_cpu_ns_per_packet, nanos)),
+        ("generator CPU/packet", known(report.generator_cpu_ns_per_packet, nanos)),
         ("server memory", known(report.server_rss_bytes, |rss| bytes(rss as f64))),
     ];
     let card = |(name, value): &(&str, String)| {
@@ -147,6 +160,10 @@ fn charts(report: &Report) -> String {
         line("out", "one", |m| Some(m.bits_out_per_s())),
         line("in", "two", |m| Some(m.bits_in_per_s())),
     ];
+    let packets = vec![
+        line("out", "one", |m| Some(m.per_s(m.packets_out))),
+        line("in", "two", |m| Some(m.per_s(m.packets_in))),
+    ];
     let cpu = vec![
         line("server", "one", Moment::server_percent),
         line("generator", "two", Moment::generator_percent),
@@ -159,10 +176,11 @@ fn charts(report: &Report) -> String {
     let count: fn(f64) -> String = |value| digits(value);
     let charts = [
         curve(&report.latency_curve),
+        over_time("Latency over time", micros, latency),
         over_time("Throughput", bits_per_s, throughput),
+        over_time("Packets each second", count, packets),
         over_time("CPU, of one core", percent, cpu),
         over_time("Lost packets", count, losses),
-        over_time("Latency", micros, latency),
         over_time("Memory", bytes, memory),
         over_time("Sessions", count, sessions),
     ];
@@ -198,10 +216,8 @@ fn curve(points: &[CurvePoint]) -> Chart {
         _ => at as f64 / 10.0,
     };
     let xs: Vec<f64> = points.iter().enumerate().map(|(at, point)| nines(at, point)).collect();
-    let labels = [
-        "0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "6 nines", "7 nines", "8 nines",
-        "9 nines",
-    ];
+    let labels =
+        ["0", "90", "99", "99.9", "99.99", "99.999", "6 nines", "7 nines", "8 nines", "9 nines"];
     let name = |point: &CurvePoint| match point.percentile {
         percentile if percentile >= 100.0 => "max".to_owned(),
         percentile if percentile < 99.0 => format!("{percentile:.1} %"),
@@ -261,6 +277,6 @@ mod tests {
 
     #[test]
     fn figures_do_not_break() {
-        assert_eq!(figure("1 000 µs <x"), "1\u{202f}000\u{202f}µs &lt;x");
+        assert_eq!(figure("p50 100 000 µs <x"), "p50\u{a0}100\u{202f}000\u{a0}µs &lt;x");
     }
 }

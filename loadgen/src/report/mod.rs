@@ -5,7 +5,9 @@
 //! `objective`, `figures`, `table`, `html` and `compare` only read. `ramp` searches.
 
 pub mod chart;
-
+pub mod compare;
+pub mod compare_page;
+pub mod compare_table;
 pub mod figures;
 pub mod html;
 pub mod make;
