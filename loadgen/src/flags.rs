@@ -124,7 +124,7 @@ pub struct ObjectiveFlags {
 impl ObjectiveFlags {
     /// What is asked of a run.
     pub fn objective(&self) -> Option<Objective> {
-        let or = |value: Option<f64>, default: f64| value.or(self.ramp.then_some(default));
+        let or = |value: Option<f64>, default: f64| value.or_else(|| self.ramp.then_some(default));
         let objective = Objective {
             latency_p99_us: or(self.max_p99, 20.0).map(|ms| (ms * 1000.0) as u64),
             lost_ppm: or(self.max_lost, 10.0),
@@ -319,7 +319,7 @@ impl SizeFlags {
             let time = Duration::try_from_secs_f64(value);
             time.map_err(|_| format!("{flag} {value}: a number of seconds, 0 or more"))
         };
-        let rate = self.rate.unwrap_or(scenario.event_rate());
+        let rate = self.rate.unwrap_or_else(|| scenario.event_rate());
         for (flag, value) in [("--join-rate", self.join_rate), ("--rate", rate)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{flag} {value}: a number of events a second, more than 0"));

@@ -7,56 +7,123 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use loadgen::conduct;
-use loadgen::flags::{Flags, OutputFlags};
+use loadgen::compare::{self, compare};
+use loadgen::conduct::{Plan, ramp, run};
+use loadgen::flags::{Command, Compare, Flags, OutputFlags, Run};
 use loadgen::real::limits;
+use loadgen::report::compare::Comparison;
+use loadgen::report::compare_page::comparison_page;
+use loadgen::report::compare_table::comparison;
+use loadgen::report::html::page;
 use loadgen::report::summary::Report;
 use loadgen::report::table::{Paint, table};
+use loadgen::scenario::Scenario;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let (scenario, run) = flags.command.scenario();
-    let plan = match run.plan(scenario) {
-        Ok(plan) => plan,
-        Err(sentence) => return usage(&sentence),
-    };
-    let peers = plan.sizes.publishers + plan.sizes.viewers;
-    if let Err(sentence) = limits::allow_files(peers) {
-        return usage(&sentence);
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends it at once; the first one asks for the report.
-        let again = signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone());
-        let once = signal_hook::flag::register(signal, stop.clone());
-        if let Err(error) = again.and(once) {
-            return usage(&format!("signals cannot be handled here: {error}"));
+    let done = listen_for_signals().and_then(|stop| match &flags.command {
+        Command::Compare(flags) => compare_servers(flags, &stop),
+        command => match command.run() {
+            Some((scenario, run)) => single(scenario, run, &stop),
+            None => Err("nothing to play".to_owned()),
+        },
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(sentence) => {
+            eprintln!("error: {sentence}");
+            ExitCode::from(USAGE)
         }
     }
-    let report = conduct::run(&plan, &stop);
-    finish(&report, &run.output)
 }
 
-fn finish(report: &Report, output: &OutputFlags) -> ExitCode {
-    // A closed stdout wants no table.
-    let _ = std::io::stdout().write_all(table(report, Paint::for_stdout()).as_bytes());
-    let mut code = report.exit_code();
-    let json = output.json.as_deref().map(|path| (path, report.to_json()));
-    for (path, text) in json.into_iter() {
-        if let Err(sentence) = write(path, &text) {
-            eprintln!("error: {sentence}");
-            code = code.max(2);
-        }
+/// Wrong flags, or a machine on which nothing can be begun.
+const USAGE: u8 = 2;
+
+/// The first signal asks for the report of what was done; the second ends it at once.
+fn listen_for_signals() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let again =
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop));
+        let once = signal_hook::flag::register(signal, Arc::clone(&stop));
+        again.and(once).map_err(|error| format!("signals cannot be handled here: {error}"))?;
     }
-    ExitCode::from(code)
+    Ok(stop)
+}
+
+fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8, String> {
+    let plan = flags.plan(scenario)?;
+    let objective = flags.objective.objective();
+    let most = if flags.objective.ramp { RAMP_MOST } else { people(&plan) as u64 };
+    limits::allow_files(people(&plan).max(most as usize))?;
+    let report = match objective {
+        Some(objective) if flags.objective.ramp => {
+            let mut say = |line: &str| eprintln!("{line}");
+            let found = ramp::ramp(&plan, objective, most, stop, &mut say);
+            show(&format!("{}\n\n", found.sentence()));
+            found.report
+        }
+        objective => {
+            let mut report = run(&plan, stop);
+            if let Some(objective) = objective {
+                report.judge(objective);
+            }
+            report
+        }
+    };
+    show(&table(&report, Paint::for_stdout()));
+    keep(&flags.output, || report.to_json(), || page(&report))?;
+    Ok(report.exit_code())
+}
+
+/// As many as one address has ports for, publishers among them.
+const RAMP_MOST: u64 = 20_000;
+
+fn people(plan: &Plan) -> usize {
+    plan.sizes.publishers + plan.sizes.viewers
+}
+
+fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String> {
+    let mut entries = compare::read(&flags.servers)?;
+    if let Some(name) = flags.only.iter().find(|name| !entries.iter().any(|e| e.name == **name)) {
+        return Err(format!("--only {name}: no such server in the files"));
+    }
+    if !flags.only.is_empty() {
+        entries.retain(|entry| flags.only.contains(&entry.name));
+    }
+    let Some(first) = entries.first() else { return Err("no server to compare".to_owned()) };
+    let plan = flags.plan(&first.url)?;
+    limits::allow_files(people(&plan))?;
+    let mut say = |line: &str| eprintln!("{line}");
+    let rounds: Vec<Vec<Report>> = compare(&plan, &entries, flags.rounds, stop, &mut say)?;
+    let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+    let compared = Comparison::new(&names, &rounds);
+    show(&comparison(&compared, Paint::for_stdout()));
+    keep(&flags.output, || compared.to_json(), || comparison_page(&compared))?;
+    Ok(compared.exit_code())
+}
+
+/// A closed stdout wants no table.
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn keep(
+    output: &OutputFlags,
+    json: impl FnOnce() -> String,
+    html: impl FnOnce() -> String,
+) -> Result<(), String> {
+    if let Some(path) = &output.json {
+        write(path, &json())?;
+    }
+    if let Some(path) = &output.html {
+        write(path, &html())?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text)
-        .map_err(|error| format!("{} cannot be written: {error}", path.display()))
-}
-
-fn usage(sentence: &str) -> ExitCode {
-    eprintln!("error: {sentence}");
-    ExitCode::from(2)
+    let written = std::fs::write(path, text);
+    written.map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }

@@ -12,7 +12,7 @@ pub use self::targets::{Entry, read};
 use crate::conduct::{Plan, run};
 use crate::report::summary::Report;
 
-/// Runs `plan` `rounds` times against each target. Gives the reports by target, as far as it
+/// Runs `plan` `rounds` times against each target. Gives the reports by round, as far as it
 /// came, or the sentence about the server that could not be started.
 pub fn compare(
     plan: &Plan,
@@ -21,11 +21,12 @@ pub fn compare(
     stop: &Arc<AtomicBool>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Vec<Report>>, String> {
-    let mut reports = vec![Vec::new(); entries.len()];
+    let mut all = Vec::new();
     for round in 1..=rounds {
-        for (entry, reports) in entries.iter().zip(&mut reports) {
+        let mut reports = Vec::new();
+        for entry in entries {
             if stop.load(Ordering::Relaxed) {
-                continue;
+                break;
             }
             say(&format!("round {round} of {rounds}: {}", entry.name));
             let server = Running::start(entry)?;
@@ -38,6 +39,7 @@ pub fn compare(
             reports.push(run(&plan, stop));
             server.stop();
         }
+        all.push(reports);
     }
-    Ok(reports)
+    Ok(all)
 }

@@ -18,6 +18,23 @@ pub struct Found {
     pub held: Option<u64>,
     /// The smallest that did not.
     pub failed: Option<u64>,
+    /// What is counted: viewers, people.
+    what: &'static str,
+}
+
+impl Found {
+    /// The answer in a sentence.
+    pub fn sentence(&self) -> String {
+        let what = self.what;
+        match (self.held, self.failed) {
+            (Some(held), Some(failed)) => {
+                format!("{held} {what} held the objective; {failed} did not.")
+            }
+            (Some(held), None) => format!("{held} {what} held the objective; more was not tried."),
+            (None, Some(failed)) => format!("Not even {failed} {what} held the objective."),
+            (None, None) => "No load was tried to its end.".to_owned(),
+        }
+    }
 }
 
 /// Runs the plan with one load after the other, beginning with the plan's own. `say` gets a
@@ -57,7 +74,7 @@ pub fn ramp(
     let (held, failed) = (ramp.found(), ramp.failed());
     // `next` names a load at first, so that at least one run was made.
     let report = best.or(last).unwrap_or_else(|| run(plan, stop));
-    Found { report, held, failed }
+    Found { report, held, failed, what }
 }
 
 /// The plan with another load.

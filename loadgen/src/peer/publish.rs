@@ -180,7 +180,8 @@ impl Sending {
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.pt.and(self.frame_at.into_iter().chain(self.queue_at).min())
+        self.pt?;
+        self.frame_at.into_iter().chain(self.queue_at).min()
     }
 
     pub(super) fn ask_for_keyframe(&mut self) {
