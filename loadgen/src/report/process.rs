@@ -171,11 +171,19 @@ mod tests {
         }
     }
 
+    /// A thread that was joined is in `/proc` a little longer.
+    fn wait_for_end(tid: u32) {
+        while thread_ids(std::process::id()).contains(&tid) {
+            thread::yield_now();
+        }
+    }
+
     #[test]
     fn cpu_of_threads_is_kept_when_they_end() {
         let mut process = Process::own().unwrap();
         let before = process.cpu().unwrap();
         let (tid, used) = thread::spawn(|| (own_tid().unwrap(), work())).join().unwrap();
+        wait_for_end(tid);
         let unseen = process.cpu().unwrap();
         assert_eq!(process.thread_cpu(tid), None);
         // Never looked at while it lived: known by the process's own ticks, rounded down.
@@ -197,6 +205,7 @@ mod tests {
         assert!(process.thread_cpu(tid).unwrap() >= used);
         drop(end);
         worker.join().unwrap();
+        wait_for_end(tid);
         let after = process.cpu().unwrap();
         assert!(after >= total && process.thread_cpu(tid).is_none());
     }
