@@ -13,6 +13,9 @@ use super::backoff::Backoff;
 use super::{Caller, Cause, Endpoint, Failure, Joined, LineWish, Method, Offer, Pull, Push};
 use super::{Request, Response, Source, answer};
 
+#[cfg(test)]
+mod tests;
+
 /// What stands for the stream's name in addresses and tokens.
 pub(super) const NAME: &str = "{name}";
 
