@@ -254,6 +254,8 @@ async fn delete<C: Caller>(caller: &C, resource: &Resource) -> Result<(), Failur
     match response.status {
         // Gone already, or ended with the peer.
         200..=299 | 404 | 405 | 410 | 501 => Ok(()),
+        // atm0s's words for a session that is gone.
+        400 if response.body.contains("EndpointNotFound") => Ok(()),
         _ => Err(answer::refusal("DELETE resource", &response)),
     }
 }

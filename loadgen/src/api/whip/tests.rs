@@ -111,6 +111,21 @@ fn what_the_peer_does_not_accept_is_deleted() {
 }
 
 #[test]
+fn a_session_that_is_gone_is_left_all_the_same() {
+    let session = json!({"url": "http://t/r", "token": null}).to_string();
+    let joined = Joined { session, source: Source(String::new()), pushed: vec![], pulled: vec![] };
+    let left = |status, body: &str| {
+        let answer = Response { status, location: None, body: body.into() };
+        now(whip(Tokens::None).leave(&Script::new([answer]), &joined)).map_err(|f| f.what)
+    };
+    for (status, body) in [(200, "OK"), (204, ""), (404, ""), (410, ""), (400, "EndpointNotFound")]
+    {
+        assert_eq!(left(status, body), Ok(()));
+    }
+    assert_eq!(left(400, "no").unwrap_err(), "DELETE resource: 400 no");
+}
+
+#[test]
 fn one_session_plays_one_publisher() {
     let api = whip(Tokens::None);
     let script = Script::new([]);
