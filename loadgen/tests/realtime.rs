@@ -27,7 +27,7 @@ fn pushes() -> [Push; 2] {
 
 #[test]
 fn what_one_publishes_reaches_who_pulls_it() {
-    let url = start();
+    let (url, _) = start();
     let calls = Rc::new(RefCell::new(Vec::new()));
     let measured = {
         let calls = calls.clone();
@@ -94,7 +94,7 @@ fn what_one_publishes_reaches_who_pulls_it() {
 
 #[test]
 fn a_wrong_target_is_one_sentence_before_anything_starts() {
-    let url = start();
+    let (url, secure) = start();
     let http = Http::new(&Settings::default(), Rc::new(|_| {})).expect("a client");
     let refused = |target: &Target| {
         let mut api = api(target);
@@ -110,4 +110,11 @@ fn a_wrong_target_is_one_sentence_before_anything_starts() {
     assert_eq!(nobody.cause, Cause::Unreachable);
     assert!(nobody.what.contains("no connection to 127.0.0.1:"), "{nobody}");
     assert!(nobody.what.contains("refused"), "{nobody}");
+    let unsigned = refused(&target(&secure));
+    assert_eq!(unsigned.cause, Cause::Unreachable);
+    assert!(unsigned.what.contains("certificate"), "{unsigned}");
+    assert!(unsigned.what.ends_with("(--insecure takes any)"), "{unsigned}");
+    let settings = Settings { insecure: true, ..Settings::default() };
+    let http = Http::new(&settings, Rc::new(|_| {})).expect("a client");
+    run(api(&target(&secure)).prepare(&http)).expect("an event loop").expect("any certificate");
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Caller;
 
-/// A track that is not there after this many asks does not come: 20 s and more have passed,
-/// and servers wait for the track themselves besides.
+/// A track that is not there after this many asks does not come: some 12 s have passed, and
+/// servers wait for the track themselves besides.
 const ASKS: u32 = 8;
 
 const FIRST: Duration = Duration::from_millis(250);

@@ -10,10 +10,12 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Url};
 use tokio::sync::Semaphore;
@@ -162,21 +164,39 @@ fn place(url: &str) -> String {
 }
 
 fn failure(place: &str, time: Duration, error: &reqwest::Error) -> Failure {
-    let seconds = time.as_secs_f32();
+    let why = root(error);
+    if is_local(error) {
+        let what = format!("no connection to {place} from this machine: {why}");
+        return Failure::new(Cause::Local, what);
+    }
     if error.is_connect() {
-        let why = if error.is_timeout() { "no answer in time".into() } else { root(error) };
-        return Failure::new(Cause::Unreachable, format!("no connection to {place}: {why}"));
+        let why = if error.is_timeout() { "no answer in time".into() } else { why };
+        let hint = if why.contains("certificate") { " (--insecure takes any)" } else { "" };
+        return Failure::new(Cause::Unreachable, format!("no connection to {place}: {why}{hint}"));
     }
     if error.is_timeout() {
-        let what = format!("{place} did not answer within {seconds} s");
-        return Failure::new(Cause::Slow, what);
+        let seconds = time.as_secs_f32();
+        return Failure::new(Cause::Slow, format!("{place} did not answer within {seconds} s"));
     }
     if error.is_redirect() {
-        let what = format!("{place} redirects without end");
-        return Failure::new(Cause::Incomprehensible, what);
+        return Failure::new(Cause::Incomprehensible, format!("{place} redirects without end"));
     }
-    let what = format!("the connection to {place} broke: {}", root(error));
-    Failure::new(Cause::Unreachable, what)
+    Failure::new(Cause::Unreachable, format!("the connection to {place} broke: {why}"))
+}
+
+/// This machine has no more files, ports or memory.
+fn is_local(error: &reqwest::Error) -> bool {
+    let mut inner: &dyn Error = error;
+    loop {
+        let code = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            use Errno::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+            let ours = [EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM];
+            return ours.contains(&Errno::from_raw(code));
+        }
+        let Some(source) = inner.source() else { return false };
+        inner = source;
+    }
 }
 
 /// The innermost reason; those around it only say that there was one.

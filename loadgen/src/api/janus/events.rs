@@ -112,7 +112,7 @@ impl Event {
         let refused = by_janus.or(by_plugin);
         let (code, said) = match refused {
             Some(refused) => refused,
-            None if self.janus == "error" => (0, String::new()),
+            None if self.janus == "error" => (0, "without a reason".to_owned()),
             None => return Ok(Outcome { data, jsep: self.jsep }),
         };
         // Unauthorized by Janus, for a plugin, by the VideoRoom.

@@ -21,6 +21,8 @@ use streams::{Feed, Streams};
 mod events;
 mod news;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 /// Streams one message may name. Janus has no limit; descriptions of more lines than this are
 /// nothing anybody tests.

@@ -18,6 +18,10 @@ use crate::api::{Caller, Cause, Failure, Request, answer};
 /// Requests that brought nothing, half a minute each, before a result is given up.
 const QUIET: u32 = 2;
 
+/// Requests that brought other news before a result is given up: ten events each, and a room
+/// of a thousand publishers tells each of all others.
+const BUSY: u32 = 1000;
+
 /// All sessions whose news is waited for. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Desk(Arc<Mutex<BTreeMap<u64, Session>>>);
@@ -79,6 +83,11 @@ impl Desk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     pub(super) fn open(&self, session: u64) {
         self.lock().insert(session, Session::default());
     }
@@ -106,15 +115,15 @@ impl Desk {
         expected: Expected<'_>,
     ) -> Result<Event, Failure> {
         let begin = self.quiet(expected.session)?;
-        loop {
+        for _ in 0..BUSY {
             if let Some(event) = self.turn(caller, news, &expected).await? {
                 return Ok(event);
             }
             if self.quiet(expected.session)?.wrapping_sub(begin) >= QUIET {
-                let what = format!("{call}: acknowledged, but no result came");
-                return Err(Failure::new(Cause::Slow, what));
+                break;
             }
         }
+        Err(Failure::new(Cause::Slow, format!("{call}: acknowledged, but no result came")))
     }
 
     /// Takes all news until there will be no more.
@@ -148,9 +157,12 @@ impl Desk {
             Next::Here(event) => return Ok(Some(*event)),
             Next::Wait => rung.await,
             Next::Ask(asking) => {
-                let response = caller.wait_for_news(news.clone()).await?;
-                let events = Event::read_all("events", &response);
-                self.sort(expected.session, events);
+                // While this one asks, nobody rings but who leaves.
+                let response = tokio::select! {
+                    response = caller.wait_for_news(news.clone()) => response?,
+                    () = rung => return Err(left()),
+                };
+                self.sort(expected.session, Event::read_all("events", &response));
                 drop(asking);
             }
         }

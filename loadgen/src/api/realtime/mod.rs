@@ -15,6 +15,9 @@ use super::backoff::Backoff;
 use super::{Caller, Cause, Endpoint, Failure, Joined, LineWish, Method, Pull, Push};
 use super::{Request, Response, Source, answer};
 
+#[cfg(test)]
+mod tests;
+
 /// Tracks one call may name: the API's limit.
 pub const TRACKS_PER_CALL: usize = 64;
 

@@ -11,6 +11,9 @@ use super::janus::{Credentials, Janus};
 use super::realtime::Realtime;
 use super::whip::{Tokens, Whip};
 
+#[cfg(test)]
+mod tests;
+
 /// Which API a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum ApiKind {

@@ -13,6 +13,9 @@ use super::backoff::Backoff;
 use super::{Caller, Cause, Endpoint, Failure, Joined, LineWish, Method, Offer, Pull, Push};
 use super::{Request, Response, Source, answer};
 
+#[cfg(test)]
+mod tests;
+
 /// What stands for the stream's name in addresses and tokens.
 pub(super) const NAME: &str = "{name}";
 
@@ -251,6 +254,8 @@ async fn delete<C: Caller>(caller: &C, resource: &Resource) -> Result<(), Failur
     match response.status {
         // Gone already, or ended with the peer.
         200..=299 | 404 | 405 | 410 | 501 => Ok(()),
+        // atm0s's words for a session that is gone.
+        400 if response.body.contains("EndpointNotFound") => Ok(()),
         _ => Err(answer::refusal("DELETE resource", &response)),
     }
 }
