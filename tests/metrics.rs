@@ -164,7 +164,8 @@ impl Stage {
         let (sent, got) = (self.peers[0].sent, self.peers[1].client.got.len());
         // No faster than it arrives: a full socket of ours would lose what the node counts as
         // sent. Before anything arrives, now and then.
-        let due = if got > 0 { sent < self.base + got + WINDOW } else { self.turns % 20 == 0 };
+        let due =
+            if got > 0 { sent < self.base + got + WINDOW } else { self.turns.is_multiple_of(20) };
         if let Some(source) = self.sends.as_ref().filter(|_| due) {
             self.peers[0].send(source);
         }
