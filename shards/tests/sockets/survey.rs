@@ -33,9 +33,9 @@ fn any_shard_tells_what_all_have_counted(kind: PortKind) {
             assert_eq!(port.runs_out.iter().sum::<u64>(), port.messages_out);
             assert!(pulse.wakeups > 0 && shard.cpu > Duration::ZERO);
             // Media comes to the first in datagrams, and to the second by mail.
-            assert!(pulse.turns.count() >= 40 && pulse.turns.sum() > 0);
+            assert!(pulse.turns.count() > 10 && pulse.turns.sum() > 0);
         }
-        assert!(second.pulse.wake_to_send.count() >= 40, "what comes by mail is timed too");
+        assert!(second.pulse.wake_to_send.count() > 10, "what comes by mail is timed too");
     }
 }
 
