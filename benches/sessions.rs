@@ -118,7 +118,11 @@ fn tell_joins(title: &str, costs: &[Costs]) {
         let mut ns: Vec<f64> = costs.iter().map(|cost| cost.ns[at]).collect();
         let calls = costs[costs.len() / 2].calls[at];
         if calls > 0 {
-            println!("  {:<12} {:>7.1}  in {calls} calls", format!("{step:?}"), median(&mut ns) / 1e3);
+            println!(
+                "  {:<12} {:>7.1}  in {calls} calls",
+                format!("{step:?}"),
+                median(&mut ns) / 1e3
+            );
         }
     }
     let mut totals: Vec<f64> = costs.iter().map(Costs::total).collect();

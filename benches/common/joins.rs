@@ -36,14 +36,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Create,
-        Self::NewTracks,
-        Self::Renegotiate,
-        Self::Ice,
-        Self::Dtls,
-        Self::Timers,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Create, Self::NewTracks, Self::Renegotiate, Self::Ice, Self::Dtls, Self::Timers];
 }
 
 /// ns of CPU and engine calls, by step.
@@ -85,8 +79,7 @@ struct Client {
 }
 
 /// A camera and a microphone, sent by Chromium.
-const OFFER: &str =
-    include_str!("../../shards/tests/fixtures/sdp/chromium156_a_sendonly_av.sdp");
+const OFFER: &str = include_str!("../../shards/tests/fixtures/sdp/chromium156_a_sendonly_av.sdp");
 
 impl Lobby {
     pub(crate) fn new() -> Self {

@@ -17,6 +17,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
 
 use super::keys::{self, KeySlot, Keys};
+use super::recheck::Answered;
 use super::sdp::RemoteTransport;
 use super::ufrag::Credentials;
 
@@ -34,6 +35,10 @@ pub(super) struct Association {
     rtc: Rtc,
     slot: KeySlot,
     timeout: Option<Instant>,
+    is_up: bool,
+    sctp_started: bool,
+    /// What its agent was told last; repetitions of it need not be told.
+    pub(super) answered: Option<Box<Answered>>,
 }
 
 impl Association {
@@ -51,7 +56,8 @@ impl Association {
             let candidate = Candidate::host(address, "udp").ok()?;
             rtc.add_local_candidate(candidate);
         }
-        Some(Self { rtc, slot, timeout: None })
+        let (timeout, is_up, sctp_started, answered) = (None, false, false, None);
+        Some(Self { rtc, slot, timeout, is_up, sctp_started, answered })
     }
 
     /// The fingerprint of our certificate, as `a=fingerprint` writes it.
@@ -78,6 +84,7 @@ impl Association {
         theirs: &RemoteTransport,
         now: Instant,
     ) -> Outcome {
+        self.answered = None;
         self.guarded(now, |rtc| {
             rtc.direct_api().set_remote_ice_credentials(creds(&theirs.ufrag, &theirs.pwd));
             if let Some(ours) = ours {
@@ -88,6 +95,7 @@ impl Association {
     }
 
     pub(super) fn start_sctp(&mut self, as_client: bool, now: Instant) -> Outcome {
+        self.sctp_started = true;
         self.guarded(now, |rtc| {
             rtc.direct_api().start_sctp(as_client);
             Ok(())
@@ -113,8 +121,13 @@ impl Association {
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
+    ///
+    /// Not by an association that is up and carries no SCTP: its handshake repeats nothing by
+    /// itself any more, and what the agent of an ICE-lite does by the clock is to forget paths
+    /// that are silent, which is `paths`' and the session's business here. One it has forgotten
+    /// it learns again from the next check it is told.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.timeout
+        self.timeout.filter(|_| !self.is_up || self.sctp_started)
     }
 
     /// Says goodbye: DTLS close_notify.
@@ -155,7 +168,10 @@ impl Association {
                         outcome.datagrams.push((transmit.destination, bytes));
                     }
                 }
-                Output::Event(Event::Connected) => outcome.keys = self.slot.take(),
+                Output::Event(Event::Connected) => {
+                    self.is_up = true;
+                    outcome.keys = self.slot.take();
+                }
                 Output::Event(Event::Closed) => outcome.closed = true,
                 Output::Event(_) => {}
             }

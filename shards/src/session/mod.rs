@@ -10,6 +10,7 @@ pub mod ingress;
 pub mod inlet;
 pub mod keys;
 pub mod paths;
+pub mod recheck;
 pub mod sdp;
 mod sources;
 pub mod stun;

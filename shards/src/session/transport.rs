@@ -21,6 +21,7 @@ use super::association::{Association, Outcome};
 use super::hello;
 use super::keys::Keys;
 use super::paths::{Checked, Paths};
+use super::recheck::{Answered, Reply, Request};
 use super::sdp::RemoteTransport;
 use super::sources::Sources;
 use super::stun::Check;
@@ -164,6 +165,22 @@ impl Transport {
         self.sources.admits(source, now)
     }
 
+    /// The answer to a check that tells nothing new of the path in use, if this is one.
+    pub fn recheck(
+        &mut self,
+        request: &Request<'_>,
+        source: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) -> Option<Reply> {
+        if self.paths.selected() != Some((source, local)) {
+            return None;
+        }
+        let reply = self.association.answered.as_ref()?.again(request, source, local)?;
+        self.paths.rechecked(now);
+        Some(reply)
+    }
+
     /// A STUN message that names this session.
     pub fn stun(
         &mut self,
@@ -181,6 +198,9 @@ impl Transport {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
         let checked = success.then(|| {
+            let password = &self.credentials.pwd;
+            self.association.answered =
+                Answered::new(check.bytes(), source, local, password).map(Box::new);
             self.sources.remember(source, now);
             let (priority, nominated) = (check.priority(), check.nominates());
             if nominated {
