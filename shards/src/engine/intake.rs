@@ -237,7 +237,7 @@ impl Engine {
 
     pub(super) fn next_deadline_of_reports(&self, key: SessionKey) -> Option<Instant> {
         let session = self.sessions.get(key)?;
-        let transport = session.transport.as_ref().and_then(Transport::timeout);
+        let transport = session.transport.as_deref().and_then(Transport::timeout);
         [self.next_report(session), transport].into_iter().flatten().min()
     }
 }

@@ -62,7 +62,8 @@ pub struct Happened {
 pub struct Transport {
     cert: DtlsCert,
     association: Association,
-    successor: Option<Successor>,
+    /// Boxed: as large as all the rest, and hardly ever there.
+    successor: Option<Box<Successor>>,
     credentials: Credentials,
     /// Before the last ICE restart; still good for finding the session until the client moves.
     previous_ufrag: Option<String>,
@@ -244,7 +245,7 @@ impl Transport {
         self.is_up = false;
         self.farewell = Some(now + FAREWELL);
         if let Some(successor) = self.successor.take() {
-            self.adopt(successor, now);
+            self.adopt(*successor, now);
             self.farewell = Some(now + HANDSHAKE);
             return true;
         }
@@ -329,7 +330,8 @@ impl Transport {
         association.start(remote, now);
         // Teaches it the path. The check itself was answered when it came.
         association.receive(check, source, now);
-        self.successor = Some(Successor { association, source, hello: random, began_at: now });
+        let successor = Successor { association, source, hello: random, began_at: now };
+        self.successor = Some(Box::new(successor));
     }
 
     /// What the successor did; once it is up, it takes over.
@@ -343,7 +345,7 @@ impl Transport {
             && let Some(successor) = self.successor.take()
         {
             self.paths.keep_only(successor.source);
-            self.adopt(successor, now);
+            self.adopt(*successor, now);
         }
         happened
     }
@@ -401,8 +403,8 @@ mod tests {
         let association = Association::new(&cert, &credentials, now).unwrap();
         let mut transport = Transport::new(&cert, credentials, now).unwrap();
         let source = ([127, 0, 0, 1], 9).into();
-        transport.successor =
-            Some(Successor { association, source, hello: [7; 32], began_at: now });
+        let successor = Successor { association, source, hello: [7; 32], began_at: now };
+        transport.successor = Some(Box::new(successor));
         assert!(transport.timeout().is_some_and(|at| at <= now + HANDSHAKE));
         transport.handle_timeout(now + HANDSHAKE / 2);
         assert!(transport.successor.is_some());
