@@ -13,7 +13,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use common::joins::{Costs, Joined, Lobby, Step};
@@ -27,6 +27,8 @@ use str0m::ice::{StunMessage, TransId};
 const RHYTHM: Duration = Duration::from_millis(2500);
 /// Steps that [`RHYTHM`] is cut into: what comes within one is one turn.
 const TURNS: u32 = 250;
+/// Rhythms that pass before: tracks without media end, silent subscribers leave.
+const SETTLING: usize = 20;
 /// Idle sessions whose keep-alives may take this share of a core.
 const IDLE: f64 = 10_000.0;
 const IDLE_SHARE: f64 = 10.0;
@@ -38,13 +40,11 @@ const RESIDENT_KB: f64 = 100.0;
 struct Counting;
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: every call goes on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: as promised by our caller.
         unsafe { System.alloc(layout) }
     }
@@ -57,7 +57,6 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: as promised by our caller.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -164,17 +163,15 @@ impl Memory {
     }
 }
 
-/// A Binding request as Chromium's, without its attributes of its own.
-fn request(client: &Joined, transaction: u64, nominates: bool) -> Vec<u8> {
+/// A Binding request as Chromium's on the path in use, without its attributes of its own.
+fn request(client: &Joined) -> Vec<u8> {
     let id = TransId::new();
-    let message =
-        StunMessage::binding_request(&client.username, id, true, 7, 0x6e7f_1eff, nominates);
+    let message = StunMessage::binding_request(&client.username, id, true, 7, 0x6e7f_1eff, true);
     let hmac = keys::provider().sha1_hmac_provider;
     let mut bytes = vec![0; 200];
     let sign = |key: &[u8], parts: &[&[u8]]| hmac.sha1_hmac(key, parts);
     let len = message.to_bytes(Some(client.password.as_bytes()), &mut bytes, sign);
     bytes.truncate(len.expect("it fits"));
-    let _ = transaction;
     bytes
 }
 
@@ -182,18 +179,14 @@ fn keep_alives(lobby: &mut Lobby, joined: &[Joined], passes: usize) {
     let mut order: Vec<&Joined> = joined.iter().collect();
     let mut state = 7u64;
     let mut shares = Vec::with_capacity(passes);
-    let mut first = None;
-    // Several rhythms pass before: tracks without media end, silent subscribers leave.
-    for pass in 0..passes + 20 {
+    for pass in 0..passes + SETTLING {
         for at in (1..order.len()).rev() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             order.swap(at, (state >> 33) as usize % (at + 1));
         }
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed);
-        let ns = rhythm(lobby, &order, pass as u64);
-        if pass >= 20 {
+        let ns = rhythm(lobby, &order);
+        if pass >= SETTLING {
             shares.push(ns / order.len() as f64);
-            first.get_or_insert(allocations);
         }
     }
     let each = median(&mut shares);
@@ -207,12 +200,12 @@ fn keep_alives(lobby: &mut Lobby, joined: &[Joined], passes: usize) {
 }
 
 /// One keep-alive of everybody; ns in the engine.
-fn rhythm(lobby: &mut Lobby, order: &[&Joined], pass: u64) -> f64 {
+fn rhythm(lobby: &mut Lobby, order: &[&Joined]) -> f64 {
     let mut ns = 0.0;
     for turn in order.chunks(order.len().div_ceil(TURNS as usize)) {
         lobby.stage.now += RHYTHM / TURNS;
         let mut requests: Vec<_> =
-            turn.iter().map(|client| (client.address, request(client, pass, true))).collect();
+            turn.iter().map(|client| (client.address, request(client))).collect();
         let (engine, now) = (&mut lobby.stage.engines[0], lobby.stage.now);
         let outbox = &mut lobby.outbox;
         ns += spent(|| {

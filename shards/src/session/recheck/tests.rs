@@ -239,7 +239,7 @@ proptest! {
         bytes.truncate(20);
         let names = [USERNAME, MESSAGE_INTEGRITY, PRIORITY, USE_CANDIDATE, ICE_CONTROLLING];
         for (kind, len) in kinds {
-            let kind = names.get(kind).copied().unwrap_or(0xc000 | u16::from(len));
+            let kind = names.get(kind).copied().unwrap_or_else(|| 0xc000 | u16::from(len));
             bytes.extend(kind.to_be_bytes());
             bytes.extend([0, len]);
             bytes.extend(std::iter::repeat_n(1, usize::from(len).next_multiple_of(4)));
