@@ -191,11 +191,12 @@ fn keep_alives(lobby: &mut Lobby, joined: &[Joined], passes: usize) {
     }
     let each = median(&mut shares);
     let share = each * IDLE / RHYTHM.as_nanos() as f64 * 100.0;
-    let verdict = if share <= IDLE_SHARE { "PASS" } else { "over" };
+    // The aim is for sockets and wake-ups too: this alone can only miss it.
+    let verdict = if share <= IDLE_SHARE { "within" } else { "over" };
     println!("{} idle sessions, each checked every 2.5 s in random order", order.len());
     println!("  a keep-alive, with its share of timers   {each:>6.0} ns");
     println!(
-        "  {IDLE:.0} sessions: {share:.2} % of a core  {verdict} (aim {IDLE_SHARE:.0} with sockets)"
+        "  {IDLE:.0} sessions: {share:.2} % of a core in the engine, {verdict} {IDLE_SHARE:.0} %"
     );
 }
 
