@@ -1,8 +1,9 @@
 //! What the benches of the media path share: CPU time, medians, and a stage of engines and
-//! clients.
+//! clients, and clients that join.
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub(crate) mod joins;
 pub(crate) mod stage;
 
 /// CPU time of this thread that `work` takes, in ns.

@@ -150,6 +150,10 @@ impl Stage {
         self.clients[PUBLISHER].address
     }
 
+    pub(crate) fn publisher_session(&self) -> SessionId {
+        self.publisher
+    }
+
     fn publish(&mut self) {
         let session = self.create(0);
         self.publisher = session;
@@ -365,7 +369,9 @@ impl Stage {
         loop {
             let progress = self.engines[n].spread(&mut self.outbox, self.now);
             for send in self.outbox.sends() {
-                let client = &mut self.clients[self.by_address[&send.to.remote]];
+                // Clients of others are served by them.
+                let Some(&at) = self.by_address.get(&send.to.remote) else { continue };
+                let client = &mut self.clients[at];
                 for datagram in send.datagrams() {
                     client.receive(send.to.local, datagram, self.now);
                     any = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::outbox::{CAPACITY, MAX_DATAGRAM};
 
 /// Sessions on one shard. The slot field of ids and ufrags has 24 bits; 32,768 sessions at
-/// about 64 KB each are 2 GB, more than one core can feed.
+/// about 50 KB each are 1.6 GB, more than one core can feed.
 pub const SESSIONS_PER_SHARD: usize = 1 << 15;
 
 /// Tracks known to a shard, its own and mirrors of others: twice as many as sessions, so that

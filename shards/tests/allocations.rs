@@ -1,5 +1,6 @@
 //! The heap on the way of a packet: what one received packet allocates does not depend on how
-//! many subscribers get it, and their copies allocate nothing.
+//! many subscribers get it, and their copies allocate nothing. Nor do the checks of an idle
+//! session.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
@@ -128,4 +129,35 @@ fn forwarding_allocates_nothing_however_many_subscribe() {
             assert!(received + mailed <= 8, "{received} here, {mailed} elsewhere");
         }
     }
+}
+
+#[test]
+fn a_check_that_keeps_a_path_alive_allocates_nothing() {
+    let mut world = World::new(1);
+    let (client, _, _) = world.publisher(0, &[("mic", MediaKind::Audio)]);
+    world.flows[0].paused = true;
+    world.run(secs(40));
+    let mut outbox = Outbox::new(CAPACITY);
+    let (mut allocations, mut answers) = (0, 0);
+    for n in 0..200 {
+        world.now += Duration::from_millis(100);
+        let now = world.now;
+        world.clients[client].drive(now);
+        let from = world.clients[client].external;
+        let sent = std::mem::take(&mut world.clients[client].outgoing);
+        // Its reports are another matter.
+        for (to, mut bytes) in sent.into_iter().filter(|(_, bytes)| bytes.starts_with(&[0, 1])) {
+            let engine = &mut world.engines[0];
+            let started = COUNT.with(Cell::get);
+            engine.handle_datagram(from, to, &mut bytes, now);
+            assert_eq!(engine.spread(&mut outbox, now), Progress::Done);
+            if n >= 100 {
+                allocations += COUNT.with(Cell::get) - started;
+                answers += outbox.datagrams();
+            }
+            outbox.clear();
+        }
+    }
+    assert!(answers >= 3, "the client checks its path: {answers} answers");
+    assert_eq!(allocations, 0);
 }

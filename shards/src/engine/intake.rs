@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use super::sessions::Holder;
 use super::{Engine, SessionKey};
 use crate::ids::ShardId;
-use crate::limits::{BATCH_PACKETS, CARRIED_LEN, DATAGRAM_LEN};
+use crate::limits::{BATCH_PACKETS, CARRIED_LEN, CONTROL_QUEUED, DATAGRAM_LEN};
 use crate::mail::Mail;
 use crate::media::format::{Extension, ExtensionIds};
 use crate::media::rtp::{Kind, RtpHeader, kind};
+use crate::outbox::Destination;
 use crate::session::ingress::{Fault, Received};
+use crate::session::recheck::Request;
 use crate::session::stun::{Check, NoCheck};
 use crate::session::transport::Transport;
 use crate::session::ufrag;
@@ -92,6 +94,9 @@ impl Engine {
         forwarded: bool,
         now: Instant,
     ) {
+        if self.recheck(source, local, bytes, now).is_some() {
+            return;
+        }
         let check = match Check::parse(bytes) {
             Ok(check) => check,
             Err(NoCheck::Malformed) => {
@@ -143,6 +148,28 @@ impl Engine {
             }
         }
         self.transport_happened(key, happened, now);
+    }
+
+    /// Answers a check that tells nothing new of the path that a connected session uses.
+    fn recheck(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<()> {
+        let request = Request::parse(bytes)?;
+        let holder = self.addresses.get_mut(&source)?;
+        let session = self.sessions.get_mut(holder.session).filter(|s| s.connected)?;
+        let reply = session.transport.as_mut()?.recheck(&request, source, local, now)?;
+        session.heard_at = Some(now);
+        holder.heard_at = now;
+        if self.rechecks.len() < CONTROL_QUEUED {
+            self.rechecks.push_back((Destination { remote: source, local }, reply));
+        } else {
+            self.meters.control_dropped += 1;
+        }
+        Some(())
     }
 
     fn send_stray(&mut self, owner: ShardId, source: SocketAddr, local: SocketAddr, bytes: &[u8]) {
@@ -210,7 +237,7 @@ impl Engine {
 
     pub(super) fn next_deadline_of_reports(&self, key: SessionKey) -> Option<Instant> {
         let session = self.sessions.get(key)?;
-        let transport = session.transport.as_ref().and_then(Transport::timeout);
+        let transport = session.transport.as_deref().and_then(Transport::timeout);
         [self.next_report(session), transport].into_iter().flatten().min()
     }
 }

@@ -43,6 +43,8 @@ use crate::ids::ShardId;
 use crate::limits;
 use crate::mail::{Mail, Ticket};
 use crate::meters::{Holdings, Meters};
+use crate::outbox::Destination;
+use crate::session::recheck::Reply;
 use crate::session::{DtlsCert, Session};
 use crate::slots::{Key, Slots};
 use crate::switch::feed::{Feed, FeedKey, TrackKey, Waiter};
@@ -101,6 +103,8 @@ pub struct Engine {
     resends: VecDeque<Resend>,
     /// Datagrams other than media: (remote, local, bytes).
     control: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Answers to checks that told nothing new.
+    rechecks: VecDeque<(Destination, Reply)>,
     mail: Vec<(ShardId, Mail)>,
     answers: Vec<(Ticket, Answer)>,
     /// Decrypted payloads and reports pass through here.
@@ -141,6 +145,7 @@ impl Engine {
             runs: VecDeque::new(),
             resends: VecDeque::new(),
             control: VecDeque::new(),
+            rechecks: VecDeque::new(),
             mail: Vec::new(),
             answers: Vec::new(),
             scratch: vec![0; limits::DATAGRAM_LEN.next_power_of_two()],
@@ -200,6 +205,7 @@ impl Engine {
             && self.runs.is_empty()
             && self.resends.is_empty()
             && self.control.is_empty()
+            && self.rechecks.is_empty()
             && self.mail.is_empty()
     }
 

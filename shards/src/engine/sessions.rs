@@ -146,7 +146,7 @@ impl Engine {
         };
         let tracks = session.published.iter().filter_map(|p| self.feeds.get(p.feed?));
         let tracks = tracks.map(|feed| feed.silent_from() + TRACK_LIFETIME).min();
-        let transport = session.transport.as_ref().and_then(Transport::timeout);
+        let transport = session.transport.as_deref().and_then(Transport::timeout);
         let reports = self.next_report(session);
         let offer = session.offered_at.map(|at| at + OFFER_LIFETIME);
         [Some(lifetime), tracks, transport, reports, offer].into_iter().flatten().min()
@@ -162,7 +162,7 @@ impl Engine {
         let session = self.sessions.get_mut(key).ok_or(Refusal::Internal)?;
         if session.transport.is_none() {
             let transport = Transport::new(&self.config.cert, credentials, now);
-            session.transport = Some(transport.ok_or(Refusal::Internal)?);
+            session.transport = Some(Box::new(transport.ok_or(Refusal::Internal)?));
         }
         Ok(())
     }

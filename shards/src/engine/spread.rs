@@ -54,6 +54,13 @@ impl Engine {
     /// Fills the outbox with what this turn leaves to be sent.
     pub fn spread(&mut self, outbox: &mut Outbox, now: Instant) -> Progress {
         self.close_batches(now);
+        while let Some((to, reply)) = self.rechecks.front() {
+            if !outbox.has_room() {
+                return Progress::More;
+            }
+            outbox.push(*to, reply.bytes());
+            self.rechecks.pop_front();
+        }
         while let Some((remote, local, bytes)) = self.control.front() {
             if !outbox.has_room() {
                 return Progress::More;

@@ -17,6 +17,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
 
 use super::keys::{self, KeySlot, Keys};
+use super::recheck::Answered;
 use super::sdp::RemoteTransport;
 use super::ufrag::Credentials;
 
@@ -34,6 +35,10 @@ pub(super) struct Association {
     rtc: Rtc,
     slot: KeySlot,
     timeout: Option<Instant>,
+    is_up: bool,
+    sctp_started: bool,
+    /// What its agent was told last; repetitions of it need not be told.
+    pub(super) answered: Option<Box<Answered>>,
 }
 
 impl Association {
@@ -51,12 +56,22 @@ impl Association {
             let candidate = Candidate::host(address, "udp").ok()?;
             rtc.add_local_candidate(candidate);
         }
-        Some(Self { rtc, slot, timeout: None })
+        let (timeout, is_up, sctp_started, answered) = (None, false, false, None);
+        Some(Self { rtc, slot, timeout, is_up, sctp_started, answered })
     }
 
     /// The fingerprint of our certificate, as `a=fingerprint` writes it.
     pub(super) fn fingerprint(&mut self) -> String {
-        self.rtc.direct_api().local_dtls_fingerprint().to_string()
+        let api = self.rtc.direct_api();
+        let fingerprint = api.local_dtls_fingerprint();
+        let mut text = String::with_capacity(fingerprint.hash_func.len() + 96);
+        text.push_str(&fingerprint.hash_func);
+        // By hand: the formatter takes longer over 32 numbers than most of a join's steps.
+        for (at, byte) in fingerprint.bytes.iter().enumerate() {
+            text.push(if at == 0 { ' ' } else { ':' });
+            text.extend([byte >> 4, byte & 15].map(|four| char::from(HEX[usize::from(four)])));
+        }
+        text
     }
 
     /// Begins: the client's side is known.
@@ -78,6 +93,7 @@ impl Association {
         theirs: &RemoteTransport,
         now: Instant,
     ) -> Outcome {
+        self.answered = None;
         self.guarded(now, |rtc| {
             rtc.direct_api().set_remote_ice_credentials(creds(&theirs.ufrag, &theirs.pwd));
             if let Some(ours) = ours {
@@ -88,6 +104,7 @@ impl Association {
     }
 
     pub(super) fn start_sctp(&mut self, as_client: bool, now: Instant) -> Outcome {
+        self.sctp_started = true;
         self.guarded(now, |rtc| {
             rtc.direct_api().start_sctp(as_client);
             Ok(())
@@ -113,8 +130,13 @@ impl Association {
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
+    ///
+    /// Not by an association that is up and carries no SCTP: its handshake repeats nothing by
+    /// itself any more, and what the agent of an ICE-lite does by the clock is to forget paths
+    /// that are silent, which is `paths`' and the session's business here. One it has forgotten
+    /// it learns again from the next check it is told.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.timeout
+        self.timeout.filter(|_| !self.is_up || self.sctp_started)
     }
 
     /// Says goodbye: DTLS close_notify.
@@ -155,13 +177,18 @@ impl Association {
                         outcome.datagrams.push((transmit.destination, bytes));
                     }
                 }
-                Output::Event(Event::Connected) => outcome.keys = self.slot.take(),
+                Output::Event(Event::Connected) => {
+                    self.is_up = true;
+                    outcome.keys = self.slot.take();
+                }
                 Output::Event(Event::Closed) => outcome.closed = true,
                 Output::Event(_) => {}
             }
         }
     }
 }
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 fn creds(ufrag: &str, pwd: &str) -> IceCreds {
     IceCreds { ufrag: ufrag.to_owned(), pass: pwd.to_owned() }
@@ -171,3 +198,19 @@ fn creds(ufrag: &str, pwd: &str) -> IceCreds {
 const STAND_IN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 const STAND_IN_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+    use crate::testing::start;
+
+    #[test]
+    fn our_fingerprint_is_written_as_str0m_writes_it() {
+        let cert = keys::provider().dtls_provider.generate_certificate().unwrap();
+        let credentials = Credentials::new(ShardId(0), 0, &mut || 7);
+        let mut association = Association::new(&cert, &credentials, start()).unwrap();
+        let text = association.fingerprint();
+        assert_eq!(text, association.rtc.direct_api().local_dtls_fingerprint().to_string());
+    }
+}

@@ -10,6 +10,7 @@ pub mod ingress;
 pub mod inlet;
 pub mod keys;
 pub mod paths;
+pub mod recheck;
 pub mod sdp;
 mod sources;
 pub mod stun;
@@ -81,8 +82,9 @@ pub struct Session {
     pub id: SessionId,
     pub app: AppId,
     pub negotiator: Negotiator,
-    /// Made with the first description.
-    pub transport: Option<Transport>,
+    /// Made with the first description. Boxed: most of it is str0m's, 10 KB that are of no use
+    /// once the session is connected, and would keep sessions from being neighbours.
+    pub transport: Option<Box<Transport>>,
     pub ingress: Ingress,
     pub egress: Egress,
     pub published: Vec<Published>,

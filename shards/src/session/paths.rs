@@ -71,6 +71,13 @@ impl Paths {
         outcome
     }
 
+    /// A check repeated the last one of the path in use: it is alive, and nothing else changes.
+    pub fn rechecked(&mut self, now: Instant) {
+        if let Some(selected) = self.selected {
+            self.paths[selected].checked_at = now;
+        }
+    }
+
     /// Where media goes and which of our addresses it leaves from.
     pub fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.selected.map(|at| (self.paths[at].remote, self.paths[at].local))

@@ -21,6 +21,7 @@ use super::association::{Association, Outcome};
 use super::hello;
 use super::keys::Keys;
 use super::paths::{Checked, Paths};
+use super::recheck::{Answered, Reply, Request};
 use super::sdp::RemoteTransport;
 use super::sources::Sources;
 use super::stun::Check;
@@ -61,7 +62,8 @@ pub struct Happened {
 pub struct Transport {
     cert: DtlsCert,
     association: Association,
-    successor: Option<Successor>,
+    /// Boxed: as large as all the rest, and hardly ever there.
+    successor: Option<Box<Successor>>,
     credentials: Credentials,
     /// Before the last ICE restart; still good for finding the session until the client moves.
     previous_ufrag: Option<String>,
@@ -164,6 +166,22 @@ impl Transport {
         self.sources.admits(source, now)
     }
 
+    /// The answer to a check that tells nothing new of the path in use, if this is one.
+    pub fn recheck(
+        &mut self,
+        request: &Request<'_>,
+        source: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) -> Option<Reply> {
+        if self.paths.selected() != Some((source, local)) {
+            return None;
+        }
+        let reply = self.association.answered.as_ref()?.again(request, source, local)?;
+        self.paths.rechecked(now);
+        Some(reply)
+    }
+
     /// A STUN message that names this session.
     pub fn stun(
         &mut self,
@@ -181,6 +199,9 @@ impl Transport {
             *to == source && reply.starts_with(&STUN_SUCCESS) && reply.len() >= 20
         });
         let checked = success.then(|| {
+            let password = &self.credentials.pwd;
+            self.association.answered =
+                Answered::new(check.bytes(), source, local, password).map(Box::new);
             self.sources.remember(source, now);
             let (priority, nominated) = (check.priority(), check.nominates());
             if nominated {
@@ -224,7 +245,7 @@ impl Transport {
         self.is_up = false;
         self.farewell = Some(now + FAREWELL);
         if let Some(successor) = self.successor.take() {
-            self.adopt(successor, now);
+            self.adopt(*successor, now);
             self.farewell = Some(now + HANDSHAKE);
             return true;
         }
@@ -309,7 +330,8 @@ impl Transport {
         association.start(remote, now);
         // Teaches it the path. The check itself was answered when it came.
         association.receive(check, source, now);
-        self.successor = Some(Successor { association, source, hello: random, began_at: now });
+        let successor = Successor { association, source, hello: random, began_at: now };
+        self.successor = Some(Box::new(successor));
     }
 
     /// What the successor did; once it is up, it takes over.
@@ -323,7 +345,7 @@ impl Transport {
             && let Some(successor) = self.successor.take()
         {
             self.paths.keep_only(successor.source);
-            self.adopt(successor, now);
+            self.adopt(*successor, now);
         }
         happened
     }
@@ -381,8 +403,8 @@ mod tests {
         let association = Association::new(&cert, &credentials, now).unwrap();
         let mut transport = Transport::new(&cert, credentials, now).unwrap();
         let source = ([127, 0, 0, 1], 9).into();
-        transport.successor =
-            Some(Successor { association, source, hello: [7; 32], began_at: now });
+        let successor = Successor { association, source, hello: [7; 32], began_at: now };
+        transport.successor = Some(Box::new(successor));
         assert!(transport.timeout().is_some_and(|at| at <= now + HANDSHAKE));
         transport.handle_timeout(now + HANDSHAKE / 2);
         assert!(transport.successor.is_some());

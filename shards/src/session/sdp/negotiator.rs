@@ -160,15 +160,16 @@ impl Heard {
             let of_kind = || lines.iter().filter(move |line| line.kind == kind && line.usable);
             let new = of_kind().flat_map(|line| &line.codecs);
             let mut merged: Vec<NegotiatedCodec> = Vec::new();
+            let mut configs = Vec::new();
             for codec in new.chain(self.codecs(kind)) {
                 let config = Configuration::of(codec.codec, &codec.fmtp);
-                let known = |known: &NegotiatedCodec| {
-                    known.pt == codec.pt || Configuration::of(known.codec, &known.fmtp) == config
-                };
-                if !merged.iter().any(known) {
+                let repeats = merged.iter().any(|known| known.pt == codec.pt);
+                if !repeats && !configs.contains(&config) {
                     merged.push(codec.clone());
+                    configs.push(config);
                 }
             }
+            merged.shrink_to_fit();
             match kind {
                 LineKind::Audio => self.audio = merged,
                 LineKind::Video => self.video = merged,

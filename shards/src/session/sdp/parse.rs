@@ -29,6 +29,12 @@ pub(super) fn parse(text: &str) -> Result<Description, SdpError> {
     parser.finish()
 }
 
+fn has_control(line: &str) -> bool {
+    // Nearly every line is told apart without looking for where its characters begin.
+    let plain = line.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~'));
+    !plain && line.contains(|c: char| c.is_control() && c != '\t')
+}
+
 #[derive(Default)]
 struct Parser {
     description: Description,
@@ -48,7 +54,7 @@ impl Parser {
         let bad = |number: usize, expected: Expected| {
             SdpError::from(BadText::Line { number, expected, text: SdpError::shown(line) })
         };
-        if line.len() > MAX_TEXT_LINE || line.contains(|c: char| c.is_control() && c != '\t') {
+        if line.len() > MAX_TEXT_LINE || has_control(line) {
             return Err(bad(self.number, "a line of moderate length without control characters"));
         }
         let Some((kind, value)) = line.split_once('=') else {
