@@ -5,6 +5,8 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::task::{JoinHandle, spawn_local};
+
 use super::cue::Cue;
 use crate::api::{Api, Caller, Failure, Joined, Kind, Pull, Push, Source};
 use crate::real::clock;
@@ -43,6 +45,21 @@ pub struct Member {
     pub hand: Hand,
     pub joined: Joined,
     pub tracks: Vec<Track>,
+    keeper: Keeper,
+}
+
+/// What keeps a session alive at the API, from its join until it leaves.
+#[derive(Debug)]
+struct Keeper {
+    task: JoinHandle<()>,
+    /// Its end is meant.
+    leaving: Rc<Cell<bool>>,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl<C: Caller + Clone + 'static> Cast<C> {
@@ -74,6 +91,7 @@ impl<C: Caller + Clone + 'static> Cast<C> {
         let pushes: Vec<Push> = kinds.iter().map(|kind| self.push(*kind, number)).collect();
         let wanted: Vec<Pull> = pulls.iter().map(Track::pull).collect();
         let joined = self.api.join(&self.caller, &hand, &pushes, &wanted).await?;
+        let keeper = self.keep(&joined);
         let mut tracks = Vec::new();
         for (push, mid) in pushes.into_iter().zip(&joined.pushed) {
             let number = self.tracks.get() + 1;
@@ -91,7 +109,21 @@ impl<C: Caller + Clone + 'static> Cast<C> {
             hand.flowing(self.patience).await?;
             Tally::record(&mut self.tally.borrow_mut().first_media, elapsed());
         }
-        Ok(Member { hand, joined, tracks })
+        Ok(Member { hand, joined, tracks, keeper })
+    }
+
+    /// Keeps a session alive; an end that nobody asked for is a failure.
+    fn keep(&self, joined: &Joined) -> Keeper {
+        let (api, caller, joined) = (self.api.clone(), self.caller.clone(), joined.clone());
+        let (tally, leaving) = (Rc::clone(&self.tally), Rc::new(Cell::new(false)));
+        let meant = Rc::clone(&leaving);
+        let task = spawn_local(async move {
+            let failure = api.keep(&caller, &joined).await;
+            if !meant.get() {
+                tally.borrow_mut().fail(failure);
+            }
+        });
+        Keeper { task, leaving }
     }
 
     /// Pulls more tracks; says how long until they flow.
@@ -131,6 +163,7 @@ impl<C: Caller + Clone + 'static> Cast<C> {
 
     /// Leaves: tells the API, then the peer's transport.
     pub async fn leave(&self, member: Member) {
+        member.keeper.leaving.set(true);
         if let Err(failure) = self.api.leave(&self.caller, &member.joined).await {
             self.tally.borrow_mut().fail(failure);
         }
@@ -166,7 +199,7 @@ pub async fn at_rate<T: 'static, F: Future<Output = T> + 'static>(
         if !wait.is_zero() && !cue.wait(wait).await || cue.is_stopped() {
             break;
         }
-        tasks.push(tokio::task::spawn_local(start(number)));
+        tasks.push(spawn_local(start(number)));
     }
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -184,7 +217,7 @@ pub async fn all_leave<C: Caller + Clone + 'static>(cast: &Rc<Cast<C>>, members:
         .into_iter()
         .map(|member| {
             let cast = Rc::clone(cast);
-            tokio::task::spawn_local(async move { cast.leave(member).await })
+            spawn_local(async move { cast.leave(member).await })
         })
         .collect();
     for task in tasks {
