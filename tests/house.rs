@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a layer of `shards` may not name. The order of the README's map, from pure to rim.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     (
         "shards/src/media",
         &[
@@ -51,6 +51,12 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "str0m",
         ],
     ),
+    (
+        "loadgen/src/media",
+        &["crate::peer", "crate::api", "crate::real", "crate::scenario", "str0m", "tokio", "nix"],
+    ),
+    ("loadgen/src/peer", &["crate::real", "crate::scenario", "crate::conduct", "tokio", "nix"]),
+    ("loadgen/src/api", &["crate::real", "crate::scenario", "crate::conduct", "tokio", "str0m"]),
 ];
 
 /// Longer, and a file does two things.
@@ -123,7 +129,7 @@ fn a_breach_is_found() {
 #[test]
 fn every_file_says_what_it_is_for_and_does_one_thing() {
     let mut found = Vec::new();
-    for folder in ["src", "shards", "http", "benches", "tests"] {
+    for folder in ["src", "shards", "http", "loadgen", "benches", "tests"] {
         for file in rust_files(&root().join(folder)) {
             let text = fs::read_to_string(&file).unwrap();
             let name = file.strip_prefix(root()).unwrap().display().to_string();

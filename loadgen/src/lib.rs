@@ -5,6 +5,8 @@
 //! server is asked), `scenario` (who joins when and does what), `report` (what came of it),
 //! `real` (sockets, threads, HTTP, the clock).
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod compare;
 pub mod conduct;

@@ -296,7 +296,7 @@ impl Peer {
         if let Some(profile) = self.profile.filter(|_| self.stage == Stage::Connecting) {
             self.stage = Stage::Connected;
             tally.connected += 1;
-            *tally.profiles.entry(format!("{profile:?}")).or_default() += 1;
+            *tally.profiles.entry(profile_name(profile).to_owned()).or_default() += 1;
             for sending in &mut self.sendings {
                 sending.configure(&self.rtc, common, moment);
             }
@@ -424,6 +424,15 @@ const CHECK: Duration = Duration::from_millis(50);
 
 /// str0m's timers are not called again sooner than this.
 const TICK: Duration = Duration::from_micros(200);
+
+/// As RFC 7714 and RFC 5764 write it.
+fn profile_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::AeadAes256Gcm => "AEAD_AES_256_GCM",
+        Profile::AeadAes128Gcm => "AEAD_AES_128_GCM",
+        Profile::Aes128CmSha1_80 => "AES128_CM_SHA1_80",
+    }
+}
 
 fn media_kind(kind: Kind) -> MediaKind {
     match kind {

@@ -177,10 +177,11 @@ impl Seats {
         seat.map(run).ok_or_else(gone)
     }
 
-    /// Takes one message from a socket that has some.
+    /// Takes one message from a socket that has some. `moment` is when it was looked at.
     pub(super) fn receive(
         &mut self,
         place: u32,
+        mut moment: Moment,
         basin: &mut Basin,
         common: &Common,
         timers: &mut Timers,
@@ -189,7 +190,6 @@ impl Seats {
         let Some(Some(seat)) = self.seats.get_mut(place as usize) else { return };
         // An error is an ICMP message that came for an earlier datagram: the next is sent again.
         let Ok(Some(message)) = seat.socket.receive(basin) else { return };
-        let mut moment = clock::moment();
         if message.arrived != 0 {
             moment.unix = message.arrived;
         }
@@ -202,14 +202,7 @@ impl Seats {
     }
 
     /// Runs what is due.
-    pub(super) fn run_timers(
-        &mut self,
-        timers: &mut Timers,
-        moment: Moment,
-        common: &Common,
-        tally: &mut Tally,
-    ) {
-        let _ = common;
+    pub(super) fn run_timers(&mut self, timers: &mut Timers, moment: Moment, tally: &mut Tally) {
         while let Some(Reverse((at, place))) = timers.peek().copied()
             && at <= moment.now
         {

@@ -131,7 +131,7 @@ impl Loop {
                 return;
             }
             let now = clock::moment();
-            self.seats.run_timers(&mut self.timers, now, &self.settings.common, &mut self.tally);
+            self.seats.run_timers(&mut self.timers, now, &mut self.tally);
             let received = self.receive(&mut events);
             self.wait(received > 0, &mut events);
         }
@@ -168,6 +168,7 @@ impl Loop {
         loop {
             // An interrupted look is made again with the next glance.
             let count = self.epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
+            let moment = clock::moment();
             for event in &events[..count] {
                 if event.data() == BELL {
                     let _ = self.bell.read();
@@ -176,6 +177,7 @@ impl Loop {
                     total += 1;
                     self.seats.receive(
                         place,
+                        moment,
                         &mut self.basin,
                         &self.settings.common,
                         &mut self.timers,

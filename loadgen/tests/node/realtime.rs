@@ -1,15 +1,13 @@
 //! The Realtime dialect against the real node, over real HTTP and real UDP.
 
-mod support;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::node::{APP, SECRET, free_port, start};
+use crate::support::peer::Peer;
 use loadgen::api::{Api, ApiKind, Cause, Kind, Pull, Push, Target};
 use loadgen::real::http::{Http, Settings, run};
-use support::node::{APP, SECRET, free_port, start};
-use support::peer::Peer;
 
 fn target(url: &str) -> Target {
     let (app, secret) = (Some(APP.to_owned()), Some(SECRET.to_owned()));

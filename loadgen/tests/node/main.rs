@@ -1,0 +1,5 @@
+//! The load generator against the real node.
+
+mod realtime;
+mod runs;
+mod support;
