@@ -348,6 +348,11 @@ impl Peer {
         self.stage = Stage::Closed;
     }
 
+    /// Its address has changed, whether it knows or not.
+    pub fn moved(&mut self) {
+        self.watching.moved();
+    }
+
     /// Counts what is missing for good, and forgets what was received.
     pub fn finish(&mut self, tally: &mut Tally) {
         self.watching.finish(tally);

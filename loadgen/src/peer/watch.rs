@@ -234,6 +234,13 @@ impl Watching {
         Some(self.streams.len() - 1)
     }
 
+    /// The peer moves: what is sent to where it was is not the server's loss.
+    pub(super) fn moved(&mut self) {
+        for stream in &mut self.streams {
+            stream.order.forgive();
+        }
+    }
+
     pub(super) fn on_sender_report(&mut self, ssrc: u32, ntp: u64, now: Instant) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
             stream.stats.on_sender_report(ntp, now);

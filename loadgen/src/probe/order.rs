@@ -29,11 +29,19 @@ pub struct Order {
     /// A bit per number in (highest - WINDOW, highest], at its place modulo `WINDOW`.
     seen: [u64; (WINDOW / 64) as usize],
     lost: u64,
+    /// The next gap is nobody's fault.
+    forgives: bool,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        Self { first: 0, highest: None, seen: [0; (WINDOW / 64) as usize], lost: 0 }
+        Self {
+            first: 0,
+            highest: None,
+            seen: [0; (WINDOW / 64) as usize],
+            lost: 0,
+            forgives: false,
+        }
     }
 }
 
@@ -56,9 +64,16 @@ impl Order {
             return Place::Next;
         };
         if number == highest + 1 {
+            self.forgives = false;
             self.advance(number);
             self.mark(number);
             return Place::Next;
+        }
+        if number > highest && self.forgives {
+            self.lost += self.missing();
+            (self.first, self.highest, self.forgives) = (number, Some(number), false);
+            self.mark(number);
+            return Place::Ahead;
         }
         if number > highest {
             // A jump beyond the window empties it: no need to walk further than that.
@@ -100,16 +115,23 @@ impl Order {
         std::mem::take(&mut self.lost)
     }
 
+    /// The next gap does not count: the receiver was away for its own reasons.
+    pub fn forgive(&mut self) {
+        self.forgives = true;
+    }
+
     /// Ends the stream: what is missing now is lost. Returns what [`Self::take_lost`] would.
     pub fn finish(&mut self) -> u64 {
-        if let Some(highest) = self.highest {
-            let from = self.first.max((highest + 1).saturating_sub(WINDOW));
-            let missing = (from..=highest).filter(|&n| self.seen[word(n)] & bit(n) == 0).count();
-            self.lost += missing as u64;
-            self.first = highest + 1;
-            self.highest = None;
-        }
+        self.lost += self.missing();
+        self.highest = None;
         self.take_lost()
+    }
+
+    /// Numbers in the window that have not come.
+    fn missing(&self) -> u64 {
+        let Some(highest) = self.highest else { return 0 };
+        let from = self.first.max((highest + 1).saturating_sub(WINDOW));
+        (from..=highest).filter(|&n| self.seen[word(n)] & bit(n) == 0).count() as u64
     }
 
     pub fn highest(&self) -> Option<u64> {
@@ -160,6 +182,22 @@ mod tests {
             lost += order.finish();
             prop_assert_eq!(lost + received.len() as u64, highest - first + 1);
         }
+    }
+
+    #[test]
+    fn a_gap_that_is_forgiven_is_not_lost_and_the_one_before_is() {
+        let mut order = Order::default();
+        for number in [10, 11, 13] {
+            order.note(number);
+        }
+        order.forgive();
+        assert_eq!(order.note(5000), Place::Ahead);
+        assert_eq!(
+            (order.take_lost(), order.note(4999), order.note(12)),
+            (1, Place::Ancient, Place::Ancient)
+        );
+        order.note(5002);
+        assert_eq!(order.finish(), 1);
     }
 
     #[test]

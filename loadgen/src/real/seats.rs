@@ -280,6 +280,7 @@ impl Seat {
         watch_socket(epoll, &socket, place)?;
         self.socket = socket;
         self.overrun = 0;
+        self.peer.moved();
         Ok(())
     }
 }
