@@ -46,6 +46,8 @@ pub enum Command {
     PullStorm(Run),
     /// Viewers change their address, with and without an ICE restart
     Roam(Run),
+    /// Sessions that are connected and do nothing
+    Idle(Run),
     /// A stage, a meeting, an audio room and churn at once
     Mixed(Run),
     /// The same scenario against several servers in turn, and their ratios
@@ -84,6 +86,7 @@ impl Command {
             Self::Churn(run) => (Scenario::Churn, run),
             Self::PullStorm(run) => (Scenario::PullStorm, run),
             Self::Roam(run) => (Scenario::Roam, run),
+            Self::Idle(run) => (Scenario::Idle, run),
             Self::Mixed(run) => (Scenario::Mixed, run),
             Self::Compare(_) => return None,
         })

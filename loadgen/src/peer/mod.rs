@@ -105,6 +105,7 @@ impl Peer {
             .enable_opus(true, false)
             .enable_vp8(true);
         config.set_initial_stun_rto(CHECK);
+        config.set_max_stun_rto(KEEP_ALIVE);
         let (mut rtc, slot) = keys::with_key_slot(|| config.build(now));
         let candidate = Candidate::host(address, "udp").map_err(|error| local(&error))?;
         rtc.add_local_candidate(candidate);
@@ -423,9 +424,12 @@ impl Peer {
     }
 }
 
-/// Until a pair answers it is checked this often, as libwebrtc does: the first checks of an
-/// answerer come before its answer does.
+/// Until a pair answers it is checked after this long, then after twice as long, as libwebrtc
+/// does about: the first checks of an answerer come before its answer does.
 const CHECK: Duration = Duration::from_millis(50);
+
+/// A pair that stands is checked this often (libwebrtc, on a path that is stable).
+const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
 /// str0m's timers are not called again sooner than this.
 const TICK: Duration = Duration::from_micros(200);

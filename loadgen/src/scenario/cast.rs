@@ -79,6 +79,15 @@ impl<C: Caller + Clone + 'static> Cast<C> {
     pub async fn join(&self, kinds: &[Kind], pulls: &[Track]) -> Option<Member> {
         self.tally.borrow_mut().begun += 1;
         let member = self.try_join(kinds, pulls).await;
+        let member = member.map_err(|failure| self.tally.borrow_mut().fail(failure)).ok()?;
+        member.hand.publish(!kinds.is_empty());
+        Some(member)
+    }
+
+    /// Joins with tracks that are never sent.
+    pub async fn join_silently(&self, kinds: &[Kind]) -> Option<Member> {
+        self.tally.borrow_mut().begun += 1;
+        let member = self.try_join(kinds, &[]).await;
         member.map_err(|failure| self.tally.borrow_mut().fail(failure)).ok()
     }
 
@@ -104,7 +113,6 @@ impl<C: Caller + Clone + 'static> Cast<C> {
         hand.connected(self.patience).await?;
         let elapsed = || clock::moment().now.saturating_duration_since(began);
         Tally::record(&mut self.tally.borrow_mut().join, elapsed());
-        hand.publish(!kinds.is_empty());
         if flowing {
             hand.flowing(self.patience).await?;
             Tally::record(&mut self.tally.borrow_mut().first_media, elapsed());

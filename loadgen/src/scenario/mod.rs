@@ -8,6 +8,7 @@
 pub mod cast;
 mod churn;
 pub mod cue;
+mod idle;
 mod meeting;
 mod mixed;
 mod roam;
@@ -37,6 +38,7 @@ pub async fn play<C: Caller + Clone + 'static>(
         Scenario::Churn => churn::play(cast, cue, sizes).await,
         Scenario::PullStorm => storm::play(cast, cue, sizes).await,
         Scenario::Roam => roam::play(cast, cue, sizes).await,
+        Scenario::Idle => idle::play(cast, cue, sizes).await,
         Scenario::Mixed => mixed::play(cast, cue, sizes).await,
     }
 }

@@ -19,18 +19,21 @@ pub enum Scenario {
     PullStorm,
     /// A stage whose viewers change their address.
     Roam,
+    /// Sessions that are connected and do nothing.
+    Idle,
     /// A stage, a meeting, an audio room and churn together.
     Mixed,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stage,
         Self::Meeting,
         Self::AudioRoom,
         Self::Churn,
         Self::PullStorm,
         Self::Roam,
+        Self::Idle,
         Self::Mixed,
     ];
 
@@ -42,19 +45,8 @@ impl Scenario {
             Self::Churn => "churn",
             Self::PullStorm => "pull-storm",
             Self::Roam => "roam",
+            Self::Idle => "idle",
             Self::Mixed => "mixed",
-        }
-    }
-
-    pub fn about(self) -> &'static str {
-        match self {
-            Self::Stage => "1 publisher, many viewers",
-            Self::Meeting => "everyone sees everyone",
-            Self::AudioRoom => "10 speakers, many listeners",
-            Self::Churn => "viewers come and go; time to first media",
-            Self::PullStorm => "a track goes viral: many pulls a second on one track",
-            Self::Roam => "viewers change their address, with and without an ICE restart",
-            Self::Mixed => "a stage, a meeting, an audio room and churn at once",
         }
     }
 
@@ -65,6 +57,7 @@ impl Scenario {
             Self::Meeting => (10, 0),
             Self::AudioRoom => (10, 200),
             Self::PullStorm => (1, 500),
+            Self::Idle => (1000, 0),
             Self::Mixed => (1, 100),
         }
     }
