@@ -34,7 +34,13 @@ if ! command -v atm0s-media-server >/dev/null; then
     exit 1
   fi
   apt-get install -y --no-install-recommends "${packages[@]}" >&2
-  cargo install --locked "atm0s-media-server@$version" >&2
+  # Without its console it does not compile, and the console's pages are built with pnpm from the npm
+  # registry. Nobody looks at them here: an empty page is put in their place.
+  tools=$(mktemp -d "${TMPDIR:-/tmp}/atm0s.XXXXXX")
+  printf '#!/bin/sh\nmkdir -p dist && touch dist/index.html\n' >"$tools/pnpm"
+  chmod +x "$tools/pnpm"
+  PATH=$tools:$PATH cargo install --locked "atm0s-media-server@$version" >&2
+  rm -rf "$tools"
 fi
 
 # Its caches go to the working directory.
