@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::{ApiKind, Target};
 use crate::conduct::{Plan, ServerWatch};
-use crate::peer::{Common, VideoShape};
+use crate::peer::{Common, Dtls, VideoShape};
 use crate::real::http;
 use crate::report::objective::Objective;
 use crate::scenario::{Scenario, Sizes};
@@ -164,6 +164,9 @@ pub struct TargetFlags {
     /// Janus: a room that exists, instead of one made for the run
     #[arg(long, value_name = "ROOM")]
     pub room: Option<u64>,
+    /// The peers' DTLS: dimpl, or openssl for servers with RSA certificates
+    #[arg(long, value_name = "NAME", default_value = "dimpl")]
+    pub dtls: Dtls,
     /// Take the server's certificate without looking
     #[arg(long)]
     pub insecure: bool,
@@ -260,7 +263,8 @@ impl Run {
         // Said now, before anything is started.
         target.api(flags.api)?;
         let local = self.generator.local(&target.url)?;
-        let plan = plan(scenario, &self.sizes, &self.generator, local)?;
+        let mut plan = plan(scenario, &self.sizes, &self.generator, local)?;
+        plan.set_dtls(flags.dtls).map_err(|what| format!("--dtls: {what}"))?;
         Ok(Plan {
             api: flags.api,
             http: http::Settings { insecure: flags.insecure, ..http::Settings::default() },
@@ -295,6 +299,7 @@ fn plan(
     let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
     let common = Common {
         cert: cert.ok_or("no DTLS certificate can be made on this machine")?,
+        crypto: Dtls::default().provider()?,
         check_each: generator.check_each,
         video: VideoShape { bitrate: flags.video_bitrate, fps: flags.fps },
         audio_bitrate: flags.audio_bitrate,

@@ -29,10 +29,11 @@ pub fn compare(
                 break;
             }
             say(&format!("round {round} of {rounds}: {}", entry.name));
-            let server = Running::start(entry)?;
             let mut plan = plan.clone();
+            let server = Running::start(entry)?;
             plan.api = entry.api;
             plan.target = entry.target();
+            plan.set_dtls(entry.dtls)?;
             plan.server.pid = Some(server.pid());
             plan.server.metrics = entry.metrics.clone();
             plan.server.metrics_token = None;

@@ -18,6 +18,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::api::{ApiKind, Target};
+use crate::peer::Dtls;
 
 /// One server.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Entry {
     pub whep: Option<String>,
     pub tokens: Option<String>,
     pub room: Option<u64>,
+    /// The peers' DTLS: "dimpl" if not said, "openssl" if its certificate is an RSA one.
+    #[serde(default, deserialize_with = "dtls")]
+    pub dtls: Dtls,
     /// Its metrics in Prometheus text, if it has any.
     pub metrics: Option<String>,
 }
@@ -50,6 +54,10 @@ struct File {
 }
 
 fn api_kind<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ApiKind, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn dtls<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Dtls, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
@@ -103,6 +111,7 @@ mod tests {
         for (from, to, expected) in [
             ("api = \"realtime\"", "api = \"sip\"", "`sip` is no API"),
             ("secret = \"s\"", "", "a: --secret is missing"),
+            ("secret = \"s\"", "dtls = \"gnutls\"", "`gnutls` is no DTLS"),
             ("name = \"a\"", "nom = \"a\"", "unknown field `nom`"),
         ] {
             let error = parse(&good.replace(from, to)).unwrap_err();

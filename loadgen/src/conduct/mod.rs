@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use self::server::Watch;
 use self::stock::Stock;
 use crate::api::{ApiKind, Cause, Failure, Target};
-use crate::peer::Common;
+use crate::peer::{Common, Dtls};
 use crate::real::http::{self, Http};
 use crate::real::orders::Line;
 use crate::real::worker::{self, Worker};
@@ -53,6 +53,15 @@ pub struct ServerWatch {
     /// Its metrics in Prometheus text.
     pub metrics: Option<String>,
     pub metrics_token: Option<String>,
+}
+
+impl Plan {
+    /// Chooses the peers' DTLS; a sentence if this binary has it not.
+    pub fn set_dtls(&mut self, dtls: Dtls) -> Result<(), String> {
+        self.common.crypto = dtls.provider()?;
+        self.settings.insert("dtls".to_owned(), dtls.name().to_owned());
+        Ok(())
+    }
 }
 
 /// A second, in which stock is taken.

@@ -7,13 +7,17 @@
 //! Invariants: str0m is never polled while it knows a sending stream, or its reports would use
 //! our SRTCP indexes; after every mutation its output is drained.
 
+mod dtls;
 mod feedback;
 mod lines;
+#[cfg(feature = "openssl")]
+mod openssl;
 mod publish;
 mod watch;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shards::media::rtp::{Kind as Protocol, kind as protocol};
@@ -21,10 +25,12 @@ use shards::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
 use shards::session::keys::{self, KeySlot};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::DtlsCert;
+use str0m::crypto::CryptoProvider;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol as Transport, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
+pub use self::dtls::Dtls;
 use self::feedback::Feedback;
 use self::publish::Sending;
 pub use self::publish::VideoShape;
@@ -36,6 +42,8 @@ use crate::report::tally::Tally;
 #[derive(Debug, Clone)]
 pub struct Common {
     pub cert: DtlsCert,
+    /// str0m's cryptography, with the DTLS that was chosen.
+    pub crypto: Arc<CryptoProvider>,
     /// One in so many received packets is opened and checked bit by bit; a power of two.
     pub check_each: u32,
     pub video: VideoShape,
@@ -98,7 +106,7 @@ impl Peer {
         now: Instant,
     ) -> Result<Self, Failure> {
         let mut config = Rtc::builder()
-            .set_crypto_provider(keys::provider())
+            .set_crypto_provider(Arc::clone(&common.crypto))
             .set_dtls_cert(common.cert.clone())
             .set_rtp_mode(true)
             .clear_codecs()
@@ -136,7 +144,9 @@ impl Peer {
     /// Why it is not connected, as far as can be told.
     pub fn obstacle(&self) -> Failure {
         let (cause, what) = if self.ice_connected {
-            (Cause::Handshake, "ICE connected, but the DTLS handshake did not complete")
+            let what = "ICE connected, but the DTLS handshake did not complete (a server with an \
+                        RSA certificate wants --dtls openssl)";
+            (Cause::Handshake, what)
         } else {
             (Cause::NoPath, "no answer to ICE checks: is the server's UDP port reachable?")
         };

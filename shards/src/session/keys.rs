@@ -46,7 +46,13 @@ impl KeySlot {
         self.0.lock().ok()?.take()
     }
 
-    fn put(&self, keys: Keys) {
+    /// Where the keys of the DTLS instance that is being made now are wanted, if anywhere: for
+    /// implementations of DTLS.
+    pub fn claim() -> Option<Self> {
+        NEXT.with(|next| next.borrow_mut().take())
+    }
+
+    pub fn put(&self, keys: Keys) {
         if let Ok(mut slot) = self.0.lock() {
             *slot = Some(keys);
         }
@@ -73,11 +79,16 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER
         .get_or_init(|| {
             static DTLS: TappedDtls = TappedDtls { config: OnceLock::new() };
-            let mut provider = str0m_aws_lc_rs::default_provider();
-            provider.dtls_provider = &DTLS;
-            Arc::new(provider)
+            provider_with(&DTLS)
         })
         .clone()
+}
+
+/// str0m's cryptography with another DTLS, which gives keys to [`KeySlot::claim`]'s slot.
+pub fn provider_with(dtls: &'static dyn DtlsProvider) -> Arc<CryptoProvider> {
+    let mut provider = str0m_aws_lc_rs::default_provider();
+    provider.dtls_provider = dtls;
+    Arc::new(provider)
 }
 
 #[derive(Debug)]
@@ -111,8 +122,7 @@ impl DtlsProvider for TappedDtls {
         // DTLS 1.2 on purpose: as its server we choose the SRTP profile, and choose AES-GCM;
         // in 1.3 the client's order decides, and Chromium's begins with AES-CM.
         let inner = dimpl::Dtls::new_12(config, cert.clone(), now);
-        let slot = NEXT.with(|next| next.borrow_mut().take());
-        Ok(Box::new(Tap { inner, slot }))
+        Ok(Box::new(Tap { inner, slot: KeySlot::claim() }))
     }
 }
 
