@@ -31,11 +31,12 @@ pub enum Key {
     TlsSelfSigned,
     Udp,
     UdpPorts,
+    WakeDelay,
 }
 
 impl Key {
     /// Every setting, in the order in which they are named to people.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::App,
         Self::Cpus,
         Self::Drain,
@@ -50,6 +51,7 @@ impl Key {
         Self::TlsSelfSigned,
         Self::Udp,
         Self::UdpPorts,
+        Self::WakeDelay,
     ];
 
     /// The name in a configuration file and, after two dashes, on the command line.
@@ -69,6 +71,7 @@ impl Key {
             Self::TlsSelfSigned => "tls-self-signed",
             Self::Udp => "udp",
             Self::UdpPorts => "udp-ports",
+            Self::WakeDelay => "wake-delay",
         }
     }
 
@@ -202,6 +205,7 @@ fn from_flags(flags: &Flags) -> Settings {
         Key::TlsSelfSigned => flags.tls_self_signed.then(|| "true".into()).into_iter().collect(),
         Key::Udp => flags.udp.clone(),
         Key::UdpPorts => list(&flags.udp_ports),
+        Key::WakeDelay => list(&flags.wake_delay),
     };
     let place = |key: Key| format!("--{}", key.name());
     Key::ALL

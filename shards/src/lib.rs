@@ -24,3 +24,4 @@ pub mod slots;
 pub mod switch;
 #[cfg(test)]
 mod testing;
+pub mod wake;

@@ -6,7 +6,7 @@
 //!
 //! Invariants: mail before datagrams before commands, and mail is posted before datagrams are
 //! sent: a client's next datagram, on whichever shard it lands, comes after the news of where
-//! it belongs. A turn never waits; nothing here decides anything.
+//! it belongs. A turn waits no longer than `wake` says; nothing here decides anything.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -17,12 +17,13 @@ use futures_lite::FutureExt;
 
 use crate::counter::{Counter, Snapshot};
 use crate::engine::{Engine, EngineConfig, Progress};
-use crate::io::clock;
 use crate::io::port::Port;
 use crate::io::steer::Steering;
+use crate::io::{clock, pause};
 use crate::mail::Mail;
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
+use crate::wake::{Moderator, Turn, WakeDelay};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -39,6 +40,7 @@ pub struct Shard {
     steering: Option<Arc<Steering>>,
     counter: Rc<Counter>,
     outbox: Outbox,
+    wake: Moderator,
 }
 
 impl std::fmt::Debug for Shard {
@@ -57,7 +59,13 @@ impl Shard {
     ) -> Self {
         let counter = Rc::new(Counter::new(seat.me(), config.node, seat.loads()));
         let engine = Engine::new(config, clock::now(), Box::new(clock::random));
-        Self { engine, port, seat, steering, counter, outbox: Outbox::new(CAPACITY) }
+        let (outbox, wake) = (Outbox::new(CAPACITY), Moderator::new(WakeDelay::default()));
+        Self { engine, port, seat, steering, counter, outbox, wake }
+    }
+
+    /// How long it may wait for more to arrive.
+    pub fn set_wake_delay(&mut self, delay: WakeDelay) {
+        self.wake = Moderator::new(delay);
     }
 
     /// Where this shard's API leaves its commands.
@@ -68,36 +76,59 @@ impl Shard {
     /// Moves until `leaving` says so; then closes every session, flushes, and returns.
     pub async fn run(mut self, leaving: impl Fn() -> bool) {
         let mut ear = self.seat.ear();
+        pause::prepare();
         loop {
             let now = clock::now();
             if leaving() {
                 self.leave(now);
                 return;
             }
-            let busy = self.turn(now);
-            if busy {
-                glommio::yield_if_needed().await;
-            } else {
+            let turn = self.turn(now);
+            if !turn.busy {
                 self.sleep(&mut ear, now).await;
+                continue;
             }
+            if let Some(rest) = self.wake.rest(clock::now(), turn) {
+                pause::stop(rest);
+            }
+            glommio::yield_if_needed().await;
         }
     }
 
-    /// One turn; whether there was anything to do.
-    fn turn(&mut self, now: Instant) -> bool {
-        let mut busy = false;
+    /// One turn: takes what is there, waits for the rest of a frame if that pays, and sends.
+    fn turn(&mut self, mut now: Instant) -> Turn {
+        let mut turn = Turn::default();
+        loop {
+            let taken = self.take(now);
+            turn = turn.and(taken);
+            // What somebody waits for is not held up by the rest of a frame.
+            let unfinished = || if turn.urgent { 0 } else { self.engine.unfinished() };
+            let Some(wait) = self.wake.gather(now, taken.found, unfinished) else { break };
+            pause::stop(wait);
+            now = clock::now();
+        }
+        turn.urgent |= self.flush(now);
+        self.counter
+            .show(|| Snapshot { meters: self.engine.meters().clone(), port: self.port.counters() });
+        turn
+    }
+
+    /// Takes mail, datagrams, commands, and what is due.
+    fn take(&mut self, now: Instant) -> Turn {
+        let mut turn = Turn::default();
         for _ in 0..MAIL_BUDGET {
             let Some((from, mail)) = self.seat.take() else { break };
             self.engine.handle_mail(from, mail, now);
-            busy = true;
+            turn.found = true;
         }
         let engine = &mut self.engine;
         let received = self.port.receive(BUDGET, &mut |arrival| {
             engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
         });
-        busy |= received.count > 0 || !received.drained;
+        turn.found |= received.count > 0;
+        turn.urgent |= !received.drained;
         while let Some((to, ticket, command)) = self.counter.next() {
-            busy = true;
+            turn.urgent = true;
             if to == self.seat.me() {
                 self.engine.handle_command(ticket, command, now);
             } else {
@@ -106,15 +137,14 @@ impl Shard {
         }
         if self.engine.timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
-            busy = true;
+            turn.busy = true;
         }
-        self.flush(now);
-        self.counter
-            .show(|| Snapshot { meters: self.engine.meters().clone(), port: self.port.counters() });
-        busy
+        turn.busy |= turn.found | turn.urgent;
+        turn
     }
 
-    fn flush(&mut self, now: Instant) {
+    /// Sends all there is; whether somebody on this thread waited for some of it.
+    fn flush(&mut self, now: Instant) -> bool {
         loop {
             let progress = self.engine.spread(&mut self.outbox, now);
             self.post();
@@ -127,10 +157,13 @@ impl Shard {
             }
         }
         self.seat.ring();
+        let mut answered = false;
         for (ticket, answer) in self.engine.poll_answers() {
             self.counter.settle(ticket, answer);
+            answered = true;
         }
         self.seat.set_load(self.engine.load());
+        answered
     }
 
     fn post(&mut self) {

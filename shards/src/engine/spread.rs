@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
+use crate::command::MediaKind;
 use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
 use crate::media::codec::picture::Patch;
@@ -32,6 +33,10 @@ pub(super) struct Run {
     /// Subscribers served already.
     served: usize,
 }
+
+/// What [`Engine::unfinished`] counts another shard as that wants the track: nobody tells how
+/// many subscribers it has, but waking it costs about as much as that many single datagrams.
+const COPIES_ELSEWHERE: usize = 20;
 
 /// A packet that a subscriber asked for again.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +88,17 @@ impl Engine {
             }
         }
         Progress::Done
+    }
+
+    /// How many copies [`Self::spread`] would make now of frames whose rest has not come.
+    pub fn unfinished(&self) -> usize {
+        let feeds = self.touched.iter().filter_map(|key| self.feeds.get(*key));
+        let unfinished = feeds.filter(|feed| {
+            let last = feed.open.as_ref().and_then(|batch| batch.packets().last());
+            last.is_some_and(|packet| !packet.marker)
+                && feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video)
+        });
+        unfinished.map(|feed| feed.pulls.len() + COPIES_ELSEWHERE * feed.watchers.len()).sum()
     }
 
     /// Ends the batches of this turn: nothing is appended to them any more.

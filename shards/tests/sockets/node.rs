@@ -20,6 +20,7 @@ use shards::io::steer::{Kind, Steering};
 use shards::mesh;
 use shards::session::keys;
 use shards::shard::Shard;
+use shards::wake::WakeDelay;
 
 const APP: AppId = AppId(0);
 
@@ -61,6 +62,15 @@ struct Window {
 
 impl Node {
     pub(crate) fn start(shards: usize, layout: Layout, kind: PortKind) -> Self {
+        Self::start_moderated(shards, layout, kind, WakeDelay::default())
+    }
+
+    pub(crate) fn start_moderated(
+        shards: usize,
+        layout: Layout,
+        kind: PortKind,
+        delay: WakeDelay,
+    ) -> Self {
         let (sockets, steering) = sockets(shards, layout);
         let local = |sockets: &Sockets| sockets.locals()[0].expect("an IPv4 socket");
         let addresses: Vec<SocketAddr> = sockets.iter().map(local).collect();
@@ -90,7 +100,8 @@ impl Node {
             let work = move || async move {
                 glommio::timer::sleep(Duration::from_millis(1)).await;
                 let port = port::open(kind, sockets).map_err(|(error, _)| error);
-                let shard = Shard::new(config, port.expect("a port"), seat, steering);
+                let mut shard = Shard::new(config, port.expect("a port"), seat, steering);
+                shard.set_wake_delay(delay);
                 glommio::spawn_local(window.serve(shard.counter())).detach();
                 up.send(()).expect("the test waits");
                 shard.run(move || leaving.load(Ordering::Relaxed)).await;
