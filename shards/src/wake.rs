@@ -135,7 +135,8 @@ impl Moderator {
                 self.since = Some(now);
             }
         }
-        let waited = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let waited =
+            self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if !found || waited + GATHER > longest {
             return None;
         }

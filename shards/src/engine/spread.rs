@@ -130,9 +130,14 @@ impl Engine {
     }
 
     /// Hands a finished batch to everybody who wants the track.
-    pub(super) fn share(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
+    pub(super) fn share(&mut self, key: FeedKey, mut batch: Arc<Batch>, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         let here = feed.origin == Origin::Here;
+        let video = feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video);
+        // A mirrored batch was evened out where it came from.
+        if let Some(open) = Arc::get_mut(&mut batch).filter(|_| here && video) {
+            open.even();
+        }
         let pool = &mut self.pool;
         feed.history.push(now, Arc::clone(&batch), |old| {
             if here {
@@ -315,20 +320,25 @@ impl<'a> Copies<'a> {
         outlet: &Outlet,
         shape: &Shape,
     ) -> bool {
+        // A resend travels alone: padding would not make a run.
+        let payload = match shape.original {
+            None => batch.padded(packet),
+            Some(_) => batch.payload(packet),
+        };
+        let has_padding = shape.original.is_none() && packet.padding() > 0;
         let fixed = FixedHeader {
             marker: packet.marker,
             payload_type: shape.payload_type,
             seq: shape.index as u16,
             timestamp: stamp.timestamp,
             ssrc: shape.ssrc,
-            has_padding: false,
+            has_padding,
         };
         let seq = *self.transport_seq;
         let slot = self.lane.slot();
         let own = PerPacket { transport_seq: seq, abs_send_time: self.moment.abs_send_time };
         let header_len = write_header(slot, &fixed, pull, batch, packet, own);
         let sealer = self.sealer;
-        let payload = batch.payload(packet);
         if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {
             self.unfit += 1;
             return false;
@@ -350,7 +360,8 @@ impl<'a> Copies<'a> {
         // Sender reports are about the media's SSRC: a resend is not on it.
         if shape.original.is_none() {
             pull.packets = pull.packets.wrapping_add(1);
-            pull.octets = pull.octets.wrapping_add(payload.len() as u32);
+            // RFC 3550 §6.4.1: octets of payload, without padding.
+            pull.octets = pull.octets.wrapping_add(batch.payload(packet).len() as u32);
         }
         self.lane.commit(len);
         true

@@ -105,11 +105,8 @@ fn resting_ends_soon_after_a_busy_time() {
 
 /// Nine packets of a frame, one by one.
 fn frames(copies: usize, apart: u64) -> Vec<Arrival> {
-    let packet = |n: usize| Arrival {
-        gap: us(if n == 0 { 33_000 } else { apart }),
-        copies,
-        last: n == 8,
-    };
+    let packet =
+        |n: usize| Arrival { gap: us(if n == 0 { 33_000 } else { apart }), copies, last: n == 8 };
     (0..900).map(|n| packet(n % 9)).collect()
 }
 

@@ -128,9 +128,15 @@ impl Node {
 
     /// What a shard has counted.
     pub(crate) fn read(&self, shard: usize) -> Snapshot {
+        let snapshot = self.begin_reading(shard);
+        snapshot.recv_timeout(Duration::from_secs(20)).expect("the shard is alive")
+    }
+
+    /// The same, without waiting for it.
+    pub(crate) fn begin_reading(&self, shard: usize) -> Receiver<Snapshot> {
         let (sender, snapshot) = channel();
         self.windows[shard].leave(Wish::Read(sender));
-        snapshot.recv_timeout(Duration::from_secs(20)).expect("the shard is alive")
+        snapshot
     }
 
     pub(crate) fn shards(&self) -> usize {
