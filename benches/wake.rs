@@ -86,9 +86,10 @@ impl Traffic {
     }
 }
 
-const TRAFFIC: [Traffic; 8] = [
+const TRAFFIC: [Traffic; 9] = [
     Traffic::Frames { apart: 0 },
     Traffic::Frames { apart: 30 },
+    Traffic::Frames { apart: 100 },
     Traffic::Frames { apart: 1000 },
     Traffic::Even { per_second: 2000 },
     Traffic::Singles { per_second: 500 },
@@ -101,17 +102,17 @@ fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, seconds, many) = if quick { (3, 0.5, 100) } else { (9, 1.0, 200) };
     for kind in [PortKind::Ring, PortKind::Mmsg] {
-        println!("\n{kind}; `off` and `auto`, median of {rounds} rounds of {seconds} s\n");
-        println!(
-            "{:>34} {:>15} {:>6} {:>13} {:>11} {:>13} {:>13} {:>13}",
-            "traffic", "µs per copy", "ratio", "sleeps/s", "run", "p50 µs", "p99 µs", "API p90 µs"
-        );
         let mut houses = [WakeDelay::Off, WakeDelay::Auto].map(|delay| House::new(kind, delay));
         while houses[0].viewers[0] < many {
             // By turns, so that nobody falls asleep while the other is furnished.
             houses.iter_mut().for_each(|house| house.admit(0, 10));
         }
         houses.iter_mut().for_each(House::open);
+        println!("\n{kind}; `off` and `auto`, median of {rounds} rounds of {seconds} s\n");
+        println!(
+            "{:>34} {:>15} {:>6} {:>13} {:>11} {:>13} {:>13} {:>13}",
+            "traffic", "µs per copy", "ratio", "sleeps/s", "run", "p50 µs", "p99 µs", "API p90 µs"
+        );
         for traffic in TRAFFIC {
             let mut all: [Vec<Measured>; 2] = Default::default();
             for _ in 0..rounds {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 use shards::command::{Answer, Ask, Command};
 use shards::counter::{Counter, Snapshot};
 use shards::engine::EngineConfig;
@@ -104,12 +104,18 @@ impl Node {
                 shard.set_wake_delay(delay);
                 glommio::spawn_local(window.serve(shard.counter())).detach();
                 up.send(()).expect("the test waits");
-                shard.run(move || leaving.load(Ordering::Relaxed)).await;
+                // As `boot` has it: media gives way once a millisecond.
+                let latency = Latency::Matters(Duration::from_millis(1));
+                let media =
+                    glommio::executor().create_task_queue(Shares::Static(1000), latency, "media");
+                let run = shard.run(move || leaving.load(Ordering::Relaxed));
+                glommio::spawn_local_into(run, media).expect("a queue").await;
             };
             let executor = LocalExecutorBuilder::new(Placement::Unbound)
                 .name(&format!("shard{n}"))
                 .ring_depth(256)
-                .io_memory(64 << 10);
+                .io_memory(64 << 10)
+                .preempt_timer(Duration::from_millis(5));
             node.threads.push(executor.spawn(work).expect("an executor"));
         }
         for _ in 0..shards {
