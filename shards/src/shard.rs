@@ -89,9 +89,10 @@ impl Shard {
                 continue;
             }
             if let Some(rest) = self.wake.rest(clock::now(), turn) {
-                pause::stop(rest);
+                glommio::timer::sleep(rest).or(self.counter.asked()).await;
+            } else {
+                glommio::yield_if_needed().await;
             }
-            glommio::yield_if_needed().await;
         }
     }
 

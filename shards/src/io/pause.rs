@@ -1,9 +1,8 @@
-//! Pauses of a few hundred microseconds, by stopping the thread.
+//! Pauses of some 50 µs, by stopping the thread.
 //!
-//! A timer of the executor would cost its whole cycle (a dozen system calls, some 35 µs of
-//! CPU, as much as the wake-up it is to spare); stopping the thread costs 16 µs (`cargo bench
-//! --bench port`). The price is that everything else on the thread waits too, which is why
-//! [`crate::wake`] bounds the pauses.
+//! A timer of the executor costs half as much again (25 µs of CPU against 16 µs, `cargo bench
+//! --bench port`) and comes later. The price is that everything else on the thread waits too:
+//! for pauses this short only.
 //!
 //! Not here: whether and how long (`wake`).
 
