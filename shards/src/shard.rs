@@ -23,7 +23,7 @@ use crate::io::{clock, pause};
 use crate::mail::Mail;
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
-use crate::wake::{Moderator, Turn, WakeDelay};
+use crate::wake::{Moderator, Rest, Turn, WakeDelay};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -88,11 +88,14 @@ impl Shard {
                 self.sleep(&mut ear, now).await;
                 continue;
             }
-            if let Some(rest) = self.wake.rest(clock::now(), turn) {
-                glommio::timer::sleep(rest).or(self.counter.asked()).await;
-            } else {
-                glommio::yield_if_needed().await;
+            match self.wake.rest(clock::now(), turn) {
+                Some(Rest { time, alone: true }) => pause::stop(time),
+                Some(Rest { time, alone: false }) => {
+                    glommio::timer::sleep(time).or(self.counter.asked()).await;
+                }
+                None => {}
             }
+            glommio::yield_if_needed().await;
         }
     }
 

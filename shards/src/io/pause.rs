@@ -1,8 +1,8 @@
-//! Pauses of some 50 µs, by stopping the thread.
+//! Pauses of some 50 to 200 µs, by stopping the thread.
 //!
-//! A timer of the executor costs half as much again (25 µs of CPU against 16 µs, `cargo bench
-//! --bench port`) and comes later. The price is that everything else on the thread waits too:
-//! for pauses this short only.
+//! A timer of the executor costs more CPU (16 µs against 25 µs alone, `cargo bench --bench port`,
+//! and twice that in a whole shard). The price is that everything else on the thread waits too:
+//! `wake` bounds that.
 //!
 //! Not here: whether and how long (`wake`).
 

@@ -19,6 +19,8 @@ struct Served {
     stops: usize,
     /// Turns that sent something.
     turns: usize,
+    /// The longest that others on the thread were not let in.
+    alone: Duration,
 }
 
 /// A packet arrives `gap` after the one before; `copies` are made of it; `last` of its frame.
@@ -44,7 +46,7 @@ fn serve(moderator: &mut Moderator, arrivals: &[Arrival]) -> Served {
             (at, *arrival)
         })
         .collect();
-    let (mut served, mut taken) = (Served::default(), 0);
+    let (mut served, mut taken, mut shared_at) = (Served::default(), 0, now);
     while served.delays.len() < arrivals.len() {
         let first = taken;
         loop {
@@ -63,11 +65,14 @@ fn serve(moderator: &mut Moderator, arrivals: &[Arrival]) -> Served {
         served.turns += usize::from(found);
         if let Some(rest) = moderator.rest(now, Turn { busy: found, found, urgent: false }) {
             served.stops += 1;
-            now += rest;
+            now += rest.time;
+            shared_at = if rest.alone { shared_at } else { now };
         } else if !found {
             served.wakes += 1;
             now = now.max(arrivals[taken].0);
+            shared_at = now;
         }
+        served.alone = served.alone.max(now - shared_at);
     }
     served
 }
@@ -123,15 +128,15 @@ fn a_frame_for_many_leaves_in_one_turn_and_one_for_few_at_once() {
 #[test]
 fn gathering_that_never_completes_a_frame_stops_and_is_tried_again() {
     let mut moderator = Moderator::new(WakeDelay::Auto);
-    let vain = serve(&mut moderator, &frames(100, 3_000)).stops;
+    let vain = serve(&mut moderator, &frames(200, 3_000)).stops;
     assert!((40..800).contains(&vain), "{vain} looks for 800 packets that came too late");
-    let vain = serve(&mut moderator, &frames(100, 3_000)).stops;
+    let vain = serve(&mut moderator, &frames(200, 3_000)).stops;
     assert!(vain <= 6 * 900 / TRY_AGAIN as usize, "{vain} looks");
     // Every sixteenth frame shows that it pays again.
     for _ in 0..5 {
-        serve(&mut moderator, &frames(100, 8));
+        serve(&mut moderator, &frames(200, 8));
     }
-    assert_eq!(serve(&mut moderator, &frames(100, 8)).turns, 100);
+    assert_eq!(serve(&mut moderator, &frames(200, 8)).turns, 100);
 }
 
 #[test]
@@ -140,7 +145,8 @@ fn a_shard_with_an_answer_to_give_does_not_rest() {
     let mut moderator = Moderator::new(WakeDelay::Fixed(us(100)));
     let turn = Turn { busy: true, found: true, urgent: true };
     assert_eq!(moderator.rest(now, turn), None);
-    assert_eq!(moderator.rest(now, Turn { urgent: false, ..turn }), Some(us(100)));
+    let rest = Rest { time: us(100), alone: false };
+    assert_eq!(moderator.rest(now, Turn { urgent: false, ..turn }), Some(rest));
     let mut off = Moderator::new(WakeDelay::Off);
     assert_eq!(off.rest(now, Turn { urgent: false, ..turn }), None);
     assert_eq!(off.gather(now, true, || 1000), None);
@@ -161,6 +167,8 @@ proptest! {
         let delay = fixed.map_or(WakeDelay::Auto, |micros| WakeDelay::Fixed(us(micros)));
         let served = serve(&mut Moderator::new(delay), &arrivals);
         let bound = fixed.map_or(LONGEST, us);
+        // At least once in `ALONE`, and the wait that was begun within it.
+        prop_assert!(served.alone <= ALONE + 2 * bound, "{:?}", served.alone);
         prop_assert!(served.delays.iter().all(|delay| *delay <= bound), "{:?}", served.delays);
     }
 }
