@@ -272,7 +272,8 @@ mod tests {
         assert_eq!(
             file("htpp = ''").unwrap_err().to_string(),
             "shardcast.toml has the key `htpp`, which is none of: app, cpus, drain, http, https, \
-             log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, udp-ports"
+             log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, udp-ports, \
+             wake-delay"
         );
     }
 
