@@ -5,6 +5,9 @@
 //! of the rounds' ratios. Bare: a loop of `Sealer::seal_rtp` over as many keys, packets of the
 //! same size, behind headers that are in their slots already.
 //!
+//! Then frames cut as libwebrtc cuts them, sealed for as many and sent over loopback by the ring
+//! port, with and without the padding that makes their packets equally long.
+//!
 //! `cargo bench --bench fanout [-- --quick]`
 //!
 //! [`Engine::spread`]: shards::engine::Engine::spread
@@ -13,13 +16,17 @@
 
 mod common;
 
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::stage::{Stage, Track, shard_address};
 use common::{clock_cost, median, pin, spent};
 use shards::engine::Progress;
+use shards::io::port::{self, Port, PortKind};
+use shards::io::socket::Sockets;
 use shards::media::srtp::{KeyingMaterial, Profile, Sealer};
-use shards::outbox::{CAPACITY, MAX_DATAGRAM, Outbox};
+use shards::outbox::{CAPACITY, Destination, MAX_DATAGRAM, Outbox};
 
 const SUBSCRIBERS: [usize; 4] = [1, 50, 200, 500];
 /// At the largest number of subscribers a copy may cost this much more than its sealing.
@@ -121,6 +128,87 @@ fn main() {
     let verdict = if worst <= TARGET { "within" } else { "BEYOND" };
     println!("\n* another encoder than at the subscribers' start: picture ids must be rewritten");
     println!("worst ratio at 500 subscribers ×{worst:.2}, {verdict} the target of ×{TARGET}");
+    frames(&mut stage, rounds, clock);
+}
+
+/// Frames in payloads about equally long, the last few one byte longer: how many of either.
+const FRAMES: [(usize, usize); 5] = [(1, 1), (2, 1), (4, 5), (8, 1), (12, 13)];
+const SHORTER: usize = 1155;
+
+/// Sealing and sending frames with and without padding: ns per packet, and packets per send.
+fn frames(stage: &mut Stage, rounds: usize, clock: f64) {
+    let subscribers = SUBSCRIBERS[SUBSCRIBERS.len() - 1];
+    println!("\nframes of nearly equal packets, sealed and sent to {subscribers}, ns per packet");
+    println!(
+        "{:>8} {:>16} {:>16} {:>7}  engine's run",
+        "packets", "as cut, run", "padded, run", "ratio"
+    );
+    let mut bare = Bare::new(subscribers);
+    let peers: Vec<UdpSocket> = (0..subscribers).map(|_| deaf_peer()).collect();
+    let remotes: Vec<_> = peers.iter().map(|peer| peer.local_addr().expect("bound")).collect();
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let sockets = Sockets::bind(&[address]).expect("a free port");
+    let port = port::open(PortKind::Ring, sockets);
+    let mut port = port.unwrap_or_else(|(refused, _)| panic!("{refused}"));
+    let mut outbox = Outbox::new(CAPACITY);
+    for (short, long) in FRAMES {
+        let cut = [vec![SHORTER; short], vec![SHORTER + 1; long]].concat();
+        let padded = vec![SHORTER + 1; short + long];
+        let copies = (subscribers * cut.len()) as f64;
+        let mut costs: [Vec<f64>; 3] = Default::default();
+        let mut runs = [0.0; 2];
+        for round in 0..rounds + 1 {
+            let mut both = [0.0; 2];
+            for (n, lens) in [&cut, &padded].into_iter().enumerate() {
+                let mut sends = 0;
+                let work = || sends = bare.send(lens, &remotes, &mut outbox, &mut *port);
+                both[n] = (spent(work) - clock) / copies;
+                runs[n] = copies / sends as f64;
+            }
+            if round > 0 {
+                costs[0].push(both[0]);
+                costs[1].push(both[1]);
+                costs[2].push(both[1] / both[0]);
+            }
+        }
+        let [as_cut, padded, ratio] = costs.map(|mut costs| median(&mut costs));
+        println!(
+            "{:>8} {as_cut:>9.0} {:>6.1} {padded:>9.0} {:>6.1}  ×{ratio:<5.2} {:>9.1}",
+            cut.len(),
+            runs[0],
+            runs[1],
+            engines_run(stage, &cut)
+        );
+    }
+}
+
+/// Packets per send that the engine makes of such a frame.
+fn engines_run(stage: &mut Stage, lens: &[usize]) -> f64 {
+    let mut outbox = Outbox::new(CAPACITY);
+    let (source, now) = (stage.publisher_address(), stage.now);
+    for mut packet in stage.packets_of(Track::H264, lens, false) {
+        stage.engines[0].handle_datagram(source, shard_address(0), &mut packet, now);
+    }
+    let (mut datagrams, mut sends) = (0, 0);
+    loop {
+        let progress = stage.engines[0].spread(&mut outbox, now);
+        datagrams += outbox.datagrams();
+        sends += outbox.sends().count();
+        outbox.clear();
+        if progress == Progress::Done {
+            return datagrams as f64 / sends as f64;
+        }
+    }
+}
+
+/// A peer whose receive buffer holds nothing, so that the kernel drops at the socket.
+fn deaf_peer() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let size: libc::c_int = 1;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
+    // SAFETY: a live c_int of the size given.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const size).cast(), 4) };
+    socket
 }
 
 /// Bare sealing and spread per copy, their ratio, and ingest per packet.
@@ -207,5 +295,34 @@ impl Bare {
             }
         }
         self.index += run as u64;
+    }
+    /// Seals a frame for everybody and hands it to the kernel; how many sends it took.
+    fn send(
+        &mut self,
+        lens: &[usize],
+        remotes: &[SocketAddr],
+        outbox: &mut Outbox,
+        port: &mut dyn Port,
+    ) -> usize {
+        let mut sends = 0;
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        for (sealer, &remote) in self.sealers.iter().zip(remotes) {
+            if outbox.room() < lens.len() {
+                sends += outbox.sends().count();
+                port.send(outbox);
+                outbox.clear();
+            }
+            let mut lane = outbox.lane(Destination { remote, local });
+            for (n, &len) in lens.iter().enumerate() {
+                let index = self.index + n as u64;
+                let len = sealer.seal_rtp(lane.slot(), HEADER, &self.payload[..len], 1, index);
+                lane.commit(len);
+            }
+        }
+        self.index += lens.len() as u64;
+        sends += outbox.sends().count();
+        port.send(outbox);
+        outbox.clear();
+        sends
     }
 }

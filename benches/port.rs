@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
+use shards::io::pause;
 use shards::io::port::{Port, PortKind, open, readable};
 use shards::io::socket::Sockets;
 use shards::outbox::{CAPACITY, Destination, Outbox, Send};
@@ -30,6 +31,7 @@ fn main() {
     sends(rounds);
     receives(rounds);
     wakes(if quick { 200 } else { 1500 });
+    pauses(if quick { 200 } else { 1500 });
 }
 
 /// Sending: both ports against `sendmmsg` over headers that were built beforehand.
@@ -126,6 +128,33 @@ fn wakes(count: usize) {
         println!("{:>10} {cost:>8.1}   ready {wakes:.2} times per datagram", format!("{kind}"));
     }
     println!("recv: a thread blocked in recv(2), without an executor");
+}
+
+/// Pausing for 200 µs, by either way there is.
+fn pauses(count: usize) {
+    const PAUSE: Duration = Duration::from_micros(200);
+    let shard = LocalExecutorBuilder::new(Placement::Unbound)
+        .ring_depth(256)
+        .io_memory(64 << 10)
+        .spawn(move || async move {
+            pin(1);
+            pause::prepare();
+            glommio::timer::sleep(PAUSE).await;
+            let begun = cpu_time();
+            for _ in 0..count {
+                glommio::timer::sleep(PAUSE).await;
+            }
+            let middle = cpu_time();
+            for _ in 0..count {
+                pause::stop(PAUSE);
+            }
+            [middle - begun, cpu_time() - middle].map(|spent| spent as f64 / count as f64 / 1000.0)
+        })
+        .expect("an executor");
+    let [timer, stopped] = shard.join().expect("no panic");
+    println!("\npause of 200 µs: µs of CPU of the thread");
+    println!("{:>10} {timer:>8.1}   the executor's timer", "timer");
+    println!("{:>10} {stopped:>8.1}   stopping the thread", "stop");
 }
 
 fn wake_bare(count: usize) -> f64 {

@@ -53,6 +53,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             sockets,
             steering: steering.clone(),
             packet_io: plan.packet_io,
+            wake_delay: plan.wake_delay,
             listeners: listeners(&plan)?,
             tls: tls.clone(),
             apps: apps(&plan),

@@ -32,11 +32,12 @@ pub enum Key {
     TlsSelfSigned,
     Udp,
     UdpPorts,
+    WakeDelay,
 }
 
 impl Key {
     /// Every setting, in the order in which they are named to people.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AdminSecret,
         Self::App,
         Self::Cpus,
@@ -52,6 +53,7 @@ impl Key {
         Self::TlsSelfSigned,
         Self::Udp,
         Self::UdpPorts,
+        Self::WakeDelay,
     ];
 
     /// The name in a configuration file and, after two dashes, on the command line.
@@ -72,6 +74,7 @@ impl Key {
             Self::TlsSelfSigned => "tls-self-signed",
             Self::Udp => "udp",
             Self::UdpPorts => "udp-ports",
+            Self::WakeDelay => "wake-delay",
         }
     }
 
@@ -206,6 +209,7 @@ fn from_flags(flags: &Flags) -> Settings {
         Key::TlsSelfSigned => flags.tls_self_signed.then(|| "true".into()).into_iter().collect(),
         Key::Udp => flags.udp.clone(),
         Key::UdpPorts => list(&flags.udp_ports),
+        Key::WakeDelay => list(&flags.wake_delay),
     };
     let place = |key: Key| format!("--{}", key.name());
     Key::ALL
@@ -272,7 +276,8 @@ mod tests {
         assert_eq!(
             file("htpp = ''").unwrap_err().to_string(),
             "shardcast.toml has the key `htpp`, which is none of: admin-secret, app, cpus, drain, http, \
-             https, log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, udp-ports"
+             https, log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, \
+             udp-ports, wake-delay"
         );
     }
 

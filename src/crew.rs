@@ -21,6 +21,7 @@ use shards::io::socket::Sockets;
 use shards::io::steer::Steering;
 use shards::mesh::Seat;
 use shards::shard::Shard;
+use shards::wake::WakeDelay;
 
 use crate::banner;
 use crate::cores::Pin;
@@ -49,6 +50,7 @@ pub(crate) struct Berth {
     pub(crate) sockets: Sockets,
     pub(crate) steering: Option<Arc<Steering>>,
     pub(crate) packet_io: PacketIo,
+    pub(crate) wake_delay: WakeDelay,
     pub(crate) listeners: Vec<(TcpListener, bool)>,
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) apps: Vec<App>,
@@ -113,7 +115,8 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     };
     let counters = port.counters();
     let found = PacketsFound { kind, gso: counters.gso, gro: counters.gro };
-    let shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
+    let mut shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
+    shard.set_wake_delay(berth.wake_delay);
     let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
     let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);

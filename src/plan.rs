@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use shards::wake::WakeDelay;
 use tracing::level_filters::LevelFilter;
 
 use crate::addresses::Advertised;
@@ -33,6 +34,7 @@ pub struct Plan {
     /// One per shard, in the order of shards.
     pub pins: Vec<Pin>,
     pub packet_io: PacketIo,
+    pub wake_delay: WakeDelay,
     pub log: LevelFilter,
     /// How long sessions may take to leave.
     pub drain: Duration,

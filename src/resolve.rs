@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use shards::ids::ShardId;
+use shards::wake::{LONGEST_FIXED, WakeDelay};
 use tracing::level_filters::LevelFilter;
 
 use crate::addresses::{self, Interface, PER_FAMILY, Wish};
@@ -107,6 +108,7 @@ pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> 
         addresses,
         pins,
         packet_io: packet_io.unwrap_or(PacketIo::Auto),
+        wake_delay: wake_delay(settings)?,
         log: log_level(settings)?,
         drain: drain(settings)?,
         warnings,
@@ -266,6 +268,22 @@ fn log_level(settings: &Settings) -> Result<LevelFilter, StartError> {
         })
     })?;
     Ok(level.unwrap_or(LevelFilter::INFO))
+}
+
+fn wake_delay(settings: &Settings) -> Result<WakeDelay, StartError> {
+    let longest = LONGEST_FIXED.as_micros();
+    let expected = format!("auto, off, or whole microseconds from 0 to {longest}");
+    let delay = parsed(settings, Key::WakeDelay, &expected, |text| match text {
+        "auto" => Some(WakeDelay::Auto),
+        "off" => Some(WakeDelay::Off),
+        micros => match decimal(micros)? as u64 {
+            0 => Some(WakeDelay::Off),
+            micros => Some(Duration::from_micros(micros))
+                .filter(|delay| *delay <= LONGEST_FIXED)
+                .map(WakeDelay::Fixed),
+        },
+    })?;
+    Ok(delay.unwrap_or_default())
 }
 
 fn drain(settings: &Settings) -> Result<Duration, StartError> {

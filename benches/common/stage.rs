@@ -234,6 +234,16 @@ impl Stage {
         len: usize,
         keyframe: bool,
     ) -> Vec<Vec<u8>> {
+        self.packets_of(track, &vec![len; count], keyframe)
+    }
+
+    /// The same, with payloads of these lengths.
+    pub(crate) fn packets_of(
+        &mut self,
+        track: Track,
+        lens: &[usize],
+        keyframe: bool,
+    ) -> Vec<Vec<u8>> {
         let picture_base = self.picture_base;
         let publisher = &mut self.clients[PUBLISHER];
         let mid = self.mids[track as usize];
@@ -242,7 +252,7 @@ impl Stage {
         let codec = |p: &&str0m::format::PayloadParams| p.spec().codec == track.codec();
         let pt = params.filter(codec).map(|p| p.pt()).find(|pt| negotiated.contains(pt));
         let pt = pt.expect("the codec was negotiated");
-        for _ in 0..count {
+        for &len in lens {
             let sent = &mut self.sent[track as usize];
             let payload = track.payload(len, picture_base.wrapping_add(*sent as u16), keyframe);
             let timestamp = (*sent * track.clock_rate() / 50) as u32;

@@ -26,3 +26,4 @@ pub mod snapshot;
 pub mod switch;
 #[cfg(test)]
 mod testing;
+pub mod wake;

@@ -19,13 +19,14 @@ use futures_lite::FutureExt;
 use crate::counter::Counter;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::ids::ShardId;
-use crate::io::clock;
 use crate::io::port::Port;
 use crate::io::steer::Steering;
+use crate::io::{clock, pause};
 use crate::mail::{Mail, Ticket};
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
 use crate::snapshot::{Pulse, Snapshot};
+use crate::wake::{Moderator, Rest, Turn, WakeDelay};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -45,6 +46,7 @@ pub struct Shard {
     pulse: Pulse,
     /// To be told what was counted, at the end of this turn.
     surveys: Vec<Ticket>,
+    wake: Moderator,
 }
 
 impl std::fmt::Debug for Shard {
@@ -64,7 +66,13 @@ impl Shard {
         let counter = Rc::new(Counter::new(seat.me(), config.node, seat.loads()));
         let engine = Engine::new(config, clock::now(), Box::new(clock::random));
         let (outbox, pulse) = (Outbox::new(CAPACITY), Pulse::default());
-        Self { engine, port, seat, steering, counter, outbox, pulse, surveys: Vec::new() }
+        let (surveys, wake) = (Vec::new(), Moderator::new(WakeDelay::default()));
+        Self { engine, port, seat, steering, counter, outbox, pulse, surveys, wake }
+    }
+
+    /// How long it may wait for more to arrive.
+    pub fn set_wake_delay(&mut self, delay: WakeDelay) {
+        self.wake = Moderator::new(delay);
     }
 
     /// Where this shard's API leaves its commands.
@@ -75,28 +83,57 @@ impl Shard {
     /// Moves until `leaving` says so; then closes every session, flushes, and returns.
     pub async fn run(mut self, leaving: impl Fn() -> bool) {
         let mut ear = self.seat.ear();
+        pause::prepare();
         loop {
             let now = clock::now();
             if leaving() {
                 self.leave(now);
                 return;
             }
-            let busy = self.turn(now);
-            if busy {
-                glommio::yield_if_needed().await;
-            } else {
+            let turn = self.turn(now);
+            if !turn.busy {
                 self.sleep(&mut ear, now).await;
                 self.pulse.wakeups += 1;
+                continue;
             }
+            match self.wake.rest(clock::now(), turn) {
+                Some(Rest { time, alone: true }) => pause::stop(time),
+                Some(Rest { time, alone: false }) => {
+                    glommio::timer::sleep(time).or(self.counter.asked()).await;
+                }
+                None => {}
+            }
+            glommio::yield_if_needed().await;
         }
     }
 
-    /// One turn; whether there was anything to do.
-    fn turn(&mut self, now: Instant) -> bool {
-        let (mut busy, mut arrived) = (false, false);
+    /// One turn: takes what is there, waits for the rest of a frame if that pays, and sends.
+    fn turn(&mut self, began: Instant) -> Turn {
+        let (mut turn, mut now) = (Turn::default(), began);
+        loop {
+            let taken = self.take(now);
+            turn = turn.and(taken);
+            // What somebody waits for is not held up by the rest of a frame.
+            let unfinished = || if turn.urgent { 0 } else { self.engine.unfinished() };
+            let Some(wait) = self.wake.gather(now, taken.found, unfinished) else { break };
+            pause::stop(wait);
+            now = clock::now();
+        }
+        let sent = self.spread(now);
+        if turn.busy {
+            self.pulse.turned(clock::now().saturating_duration_since(began), turn.found && sent);
+        }
+        turn.urgent |= self.pass_on();
+        self.tell();
+        turn
+    }
+
+    /// Takes mail, datagrams, commands, and what is due.
+    fn take(&mut self, now: Instant) -> Turn {
+        let mut turn = Turn::default();
         for _ in 0..MAIL_BUDGET {
             let Some((from, mail)) = self.seat.take() else { break };
-            busy = true;
+            turn.busy = true;
             match mail {
                 Mail::Survey { ticket } => self.surveys.push(ticket),
                 Mail::Surveyed { ticket, snapshot } => {
@@ -104,7 +141,7 @@ impl Shard {
                 }
                 mail => {
                     self.engine.handle_mail(from, mail, now);
-                    arrived = true;
+                    turn.found = true;
                 }
             }
         }
@@ -112,10 +149,10 @@ impl Shard {
         let received = self.port.receive(BUDGET, &mut |arrival| {
             engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
         });
-        arrived |= received.count > 0;
-        busy |= arrived || !received.drained;
+        turn.found |= received.count > 0;
+        turn.urgent |= !received.drained;
         while let Some((to, ticket, command)) = self.counter.next() {
-            busy = true;
+            turn.urgent = true;
             if to == self.seat.me() {
                 self.engine.handle_command(ticket, command, now);
             } else {
@@ -124,15 +161,10 @@ impl Shard {
         }
         if self.engine.timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
-            busy = true;
+            turn.busy = true;
         }
-        let sent = self.spread(now);
-        if busy {
-            self.pulse.turned(clock::now().saturating_duration_since(now), arrived && sent);
-        }
-        self.pass_on();
-        self.tell();
-        busy
+        turn.busy |= turn.found | turn.urgent;
+        turn
     }
 
     fn flush(&mut self, now: Instant) {
@@ -157,13 +189,16 @@ impl Shard {
         }
     }
 
-    /// Wakes whom something was left for.
-    fn pass_on(&mut self) {
+    /// Wakes whom something was left for; whether somebody on this thread waited for it.
+    fn pass_on(&mut self) -> bool {
         self.seat.ring();
+        let mut answered = false;
         for (ticket, answer) in self.engine.poll_answers() {
             self.counter.settle(ticket, answer);
+            answered = true;
         }
         self.seat.set_load(self.engine.load());
+        answered
     }
 
     /// Tells what was counted to whoever asked in this turn.

@@ -130,6 +130,8 @@ fn nonsense_is_one_sentence_that_names_the_setting() {
         ("cpus", "0-x", "must be a list of CPUs such as 0-3,6"),
         ("cpus", "7", "may only run on 0-3"),
         ("packet-io", "xdp", "must be auto, ring or mmsg"),
+        ("wake-delay", "1001", "must be auto, off, or whole microseconds from 0 to 1000"),
+        ("wake-delay", "-1", "must be auto, off, or whole microseconds from 0 to 1000"),
         ("log", "loud\n", "--log is `loud\\n` but must be off, error, warn"),
         ("log", "3", "must be off, error, warn"),
         ("log", "", "must be off, error, warn"),

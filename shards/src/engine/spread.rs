@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
+use crate::command::MediaKind;
 use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
 use crate::media::codec::picture::Patch;
@@ -32,6 +33,10 @@ pub(super) struct Run {
     /// Subscribers served already.
     served: usize,
 }
+
+/// What [`Engine::unfinished`] counts another shard as that wants the track: nobody tells how
+/// many subscribers it has, but waking it costs about as much as that many single datagrams.
+const COPIES_ELSEWHERE: usize = 20;
 
 /// A packet that a subscriber asked for again.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +97,17 @@ impl Engine {
         Progress::Done
     }
 
+    /// How many copies [`Self::spread`] would make now of frames whose rest has not come.
+    pub fn unfinished(&self) -> usize {
+        let feeds = self.touched.iter().filter_map(|key| self.feeds.get(*key));
+        let unfinished = feeds.filter(|feed| {
+            let last = feed.open.as_ref().and_then(|batch| batch.packets().last());
+            last.is_some_and(|packet| !packet.marker)
+                && feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video)
+        });
+        unfinished.map(|feed| feed.pulls.len() + COPIES_ELSEWHERE * feed.watchers.len()).sum()
+    }
+
     /// Ends the batches of this turn: nothing is appended to them any more.
     fn close_batches(&mut self, now: Instant) {
         let mut touched = std::mem::take(&mut self.touched);
@@ -121,9 +137,14 @@ impl Engine {
     }
 
     /// Hands a finished batch to everybody who wants the track.
-    pub(super) fn share(&mut self, key: FeedKey, batch: Arc<Batch>, now: Instant) {
+    pub(super) fn share(&mut self, key: FeedKey, mut batch: Arc<Batch>, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         let here = feed.origin == Origin::Here;
+        let video = feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video);
+        // A mirrored batch was evened out where it came from.
+        if let Some(open) = Arc::get_mut(&mut batch).filter(|_| here && video) {
+            open.even();
+        }
         let pool = &mut self.pool;
         feed.history.push(now, Arc::clone(&batch), |old| {
             if here {
@@ -306,20 +327,25 @@ impl<'a> Copies<'a> {
         outlet: &Outlet,
         shape: &Shape,
     ) -> bool {
+        // A resend travels alone: padding would not make a run.
+        let payload = match shape.original {
+            None => batch.padded(packet),
+            Some(_) => batch.payload(packet),
+        };
+        let has_padding = shape.original.is_none() && packet.padding() > 0;
         let fixed = FixedHeader {
             marker: packet.marker,
             payload_type: shape.payload_type,
             seq: shape.index as u16,
             timestamp: stamp.timestamp,
             ssrc: shape.ssrc,
-            has_padding: false,
+            has_padding,
         };
         let seq = *self.transport_seq;
         let slot = self.lane.slot();
         let own = PerPacket { transport_seq: seq, abs_send_time: self.moment.abs_send_time };
         let header_len = write_header(slot, &fixed, pull, batch, packet, own);
         let sealer = self.sealer;
-        let payload = batch.payload(packet);
         if header_len + payload.len() + 2 + sealer.rtp_overhead() > slot.len() {
             self.unfit += 1;
             return false;
@@ -341,7 +367,8 @@ impl<'a> Copies<'a> {
         // Sender reports are about the media's SSRC: a resend is not on it.
         if shape.original.is_none() {
             pull.packets = pull.packets.wrapping_add(1);
-            pull.octets = pull.octets.wrapping_add(payload.len() as u32);
+            // RFC 3550 §6.4.1: octets of payload, without padding.
+            pull.octets = pull.octets.wrapping_add(batch.payload(packet).len() as u32);
         }
         self.lane.commit(len);
         true

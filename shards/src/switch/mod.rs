@@ -3,6 +3,7 @@
 //!
 //! Pure, and innocent of str0m, SDP, sockets and mail.
 
+pub mod even;
 pub mod feed;
 pub mod history;
 pub mod packet;

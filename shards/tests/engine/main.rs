@@ -12,6 +12,7 @@ mod keyframes;
 mod lifecycle;
 mod media;
 mod offers;
+mod padding;
 mod red;
 mod shards;
 mod simulcast;

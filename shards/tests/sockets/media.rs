@@ -3,10 +3,11 @@
 
 use shards::io::port::PortKind;
 use shards::io::steer::Kind;
+use shards::wake::{LONGEST_FIXED, WakeDelay};
 use str0m::media::MediaKind;
 
 use crate::client::Stamp;
-use crate::node::Layout;
+use crate::node::{Layout, Node};
 use crate::on_both_ports;
 use crate::peer::{Stage, consecutive};
 
@@ -18,6 +19,17 @@ on_both_ports! {
     on_a_shared_port_the_kernel_soon_steers_without_strays
     media_goes_on_when_a_client_changes_its_address
     on_a_shared_port_media_goes_on_when_a_client_changes_its_address
+    shards_that_always_wait_for_more_lose_nothing
+}
+
+fn shards_that_always_wait_for_more_lose_nothing(kind: PortKind) {
+    let delay = WakeDelay::Fixed(LONGEST_FIXED);
+    let node = Node::start_moderated(2, Layout::PerShard, kind, delay);
+    let mut stage = Stage { node, peers: Vec::new() };
+    let (_, session) = stage.publisher(0, &BOTH);
+    let (viewer, _) = stage.viewer(1, session, &["mic", "cam"]);
+    stage.watch(viewer, &[1, 2], 60);
+    assert_content(&stage, viewer);
 }
 
 fn what_is_pushed_on_one_shard_is_pulled_on_another_with_a_port_for_each(kind: PortKind) {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 use shards::command::{Answer, Ask, Command};
 use shards::counter::Counter;
 use shards::engine::EngineConfig;
@@ -21,6 +21,7 @@ use shards::mesh;
 use shards::session::keys;
 use shards::shard::Shard;
 use shards::snapshot::Snapshot;
+use shards::wake::WakeDelay;
 
 const APP: AppId = AppId(0);
 
@@ -65,6 +66,15 @@ struct Window {
 
 impl Node {
     pub(crate) fn start(shards: usize, layout: Layout, kind: PortKind) -> Self {
+        Self::start_moderated(shards, layout, kind, WakeDelay::default())
+    }
+
+    pub(crate) fn start_moderated(
+        shards: usize,
+        layout: Layout,
+        kind: PortKind,
+        delay: WakeDelay,
+    ) -> Self {
         let (sockets, steering) = sockets(shards, layout);
         let local = |sockets: &Sockets| sockets.locals()[0].expect("an IPv4 socket");
         let addresses: Vec<SocketAddr> = sockets.iter().map(local).collect();
@@ -94,15 +104,22 @@ impl Node {
             let work = move || async move {
                 glommio::timer::sleep(Duration::from_millis(1)).await;
                 let port = port::open(kind, sockets).map_err(|(error, _)| error);
-                let shard = Shard::new(config, port.expect("a port"), seat, steering);
+                let mut shard = Shard::new(config, port.expect("a port"), seat, steering);
+                shard.set_wake_delay(delay);
                 glommio::spawn_local(window.serve(shard.counter())).detach();
                 up.send(()).expect("the test waits");
-                shard.run(move || leaving.load(Ordering::Relaxed)).await;
+                // As `boot` has it: media gives way once a millisecond.
+                let latency = Latency::Matters(Duration::from_millis(1));
+                let media =
+                    glommio::executor().create_task_queue(Shares::Static(1000), latency, "media");
+                let run = shard.run(move || leaving.load(Ordering::Relaxed));
+                glommio::spawn_local_into(run, media).expect("a queue").await;
             };
             let executor = LocalExecutorBuilder::new(Placement::Unbound)
                 .name(&format!("shard{n}"))
                 .ring_depth(256)
-                .io_memory(64 << 10);
+                .io_memory(64 << 10)
+                .preempt_timer(Duration::from_millis(5));
             node.threads.push(executor.spawn(work).expect("an executor"));
         }
         for _ in 0..shards {
@@ -121,9 +138,15 @@ impl Node {
 
     /// What a shard has counted.
     pub(crate) fn read(&self, shard: usize) -> Snapshot {
+        let snapshot = self.begin_reading(shard);
+        snapshot.recv_timeout(Duration::from_secs(20)).expect("the shard is alive")
+    }
+
+    /// The same, without waiting for it.
+    pub(crate) fn begin_reading(&self, shard: usize) -> Receiver<Snapshot> {
         let (sender, snapshot) = channel();
         self.windows[shard].leave(Wish::Read(sender));
-        snapshot.recv_timeout(Duration::from_secs(20)).expect("the shard is alive")
+        snapshot
     }
 
     /// What one shard finds out in this time of what all have counted.

@@ -92,7 +92,7 @@ impl Stage {
 
     fn tracks(&mut self, session: SessionId, request: TracksRequest) -> TracksReply {
         // Of the API's shards, the one that the session is not on: commands travel too.
-        let other = 1 - session.shard().index();
+        let other = (session.shard().index() + 1) % self.node.shards();
         match self.ask(other, Ask::NewTracks { session, request }) {
             Ok(Reply::Tracks(reply)) => {
                 assert!(reply.tracks.iter().all(|track| track.error.is_none()), "{reply:?}");
