@@ -53,10 +53,13 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ),
     (
         "loadgen/src/media",
-        &["crate::peer", "crate::api", "crate::real", "crate::scenario", "str0m", "tokio", "nix"],
+        &["crate::peer", "crate::api", "crate::real", "crate::scenario", "str0m", "tokio", "nix::"],
     ),
-    ("loadgen/src/peer", &["crate::real", "crate::scenario", "crate::conduct", "tokio", "nix"]),
-    ("loadgen/src/api", &["crate::real", "crate::scenario", "crate::conduct", "tokio", "str0m"]),
+    ("loadgen/src/peer", &["crate::real", "crate::scenario", "crate::conduct", "tokio", "nix::"]),
+    (
+        "loadgen/src/api",
+        &["crate::real", "crate::scenario", "crate::conduct", "tokio::net", "tokio::time", "str0m"],
+    ),
 ];
 
 /// Longer, and a file does two things.

@@ -95,8 +95,11 @@ fn sigterm_and_sigint_end_it_in_time_with_success() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let node = Node::start(&mut shardcast());
-    // Stopped, it gets both signals in one go, before it can act on the first.
-    for signal in ["STOP", "TERM", "INT"] {
+    // Stopped, it gets both signals in one go, before it can act on the first. Stopping takes a
+    // moment on a busy machine.
+    node.signal("STOP");
+    node.wait_until_stopped();
+    for signal in ["TERM", "INT"] {
         node.signal(signal);
     }
     assert_eq!(node.end("CONT").0, Some(130));
@@ -142,6 +145,13 @@ impl Node {
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn wait_until_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends a signal; the exit code and all that was written.
