@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::auth::{Admin, App};
 use http::tls::{Reloader, TlsConfig};
 use shards::engine::EngineConfig;
+use shards::io::bell::Bell;
 use shards::io::listener::listen;
 use shards::io::socket::Sockets;
 use shards::io::steer::{self, Steering};
@@ -62,16 +63,18 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             house: drain.house(),
             http_drain: http_drain.clone(),
         };
-        crew.push(crew::board(berth, drain.house().enter())?);
+        let bell = berth.seat.bell();
+        crew.push(crew::board(berth, bell, drain.house().enter())?);
     }
     let in_force = in_force(&plan, steering.as_deref(), crew)?;
     banner::show(&plan, Some(&in_force));
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let ending = drain.wait(move || {
+    let rouse = || bells.iter().for_each(Bell::ring);
+    let ending = drain.wait(rouse, || {
         http_drain.begin();
-        bells.iter().for_each(|bell| bell.ring());
+        rouse();
     });
     Ok(ending.exit_code())
 }
