@@ -72,13 +72,10 @@ mod tests {
     fn what_is_built_in_is_there_and_what_is_not_says_how_to_get_it() {
         assert!(Dtls::default().provider().is_ok());
         let openssl: Dtls = "openssl".parse().unwrap();
-        match openssl.provider() {
-            Ok(_) => assert!(cfg!(feature = "openssl")),
-            Err(what) => {
-                assert!(!cfg!(feature = "openssl"));
-                assert!(what.contains("cargo build --release -p loadgen --features openssl"));
-            }
-        }
+        let missing = openssl.provider().err();
+        assert_eq!(missing.is_none(), cfg!(feature = "openssl"));
+        let remedy = "cargo build --release -p loadgen --features openssl";
+        assert!(missing.is_none_or(|what| what.contains(remedy)));
         let error = "gnutls".parse::<Dtls>().unwrap_err();
         assert_eq!(error, "`gnutls` is no DTLS known here: it is one of dimpl, openssl");
     }
