@@ -21,6 +21,10 @@ pub fn compare(
     stop: &Arc<AtomicBool>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Vec<Report>>, String> {
+    // Said before the first of them has had its turn.
+    for entry in entries {
+        entry.dtls.provider().map_err(|what| format!("{}: {what}", entry.name))?;
+    }
     let mut all = Vec::new();
     for round in 1..=rounds {
         let mut reports = Vec::new();
@@ -29,8 +33,8 @@ pub fn compare(
                 break;
             }
             say(&format!("round {round} of {rounds}: {}", entry.name));
-            let mut plan = plan.clone();
             let server = Running::start(entry)?;
+            let mut plan = plan.clone();
             plan.api = entry.api;
             plan.target = entry.target();
             plan.set_dtls(entry.dtls)?;

@@ -184,6 +184,13 @@ impl<C: Caller + Clone + 'static> Cast<C> {
     }
 }
 
+/// What a viewer of these tracks asks for, session by session, when a session receives from at
+/// most so many publishers.
+pub fn by_session(tracks: &[Track], publishers: usize) -> Rc<[Vec<Track>]> {
+    let each: Vec<&[Track]> = tracks.chunk_by(|a, b| a.source == b.source).collect();
+    each.chunks(publishers.max(1)).map(<[&[Track]]>::concat).collect()
+}
+
 impl Track {
     fn pull(&self) -> Pull {
         Pull { kind: self.kind, name: self.name.clone(), source: self.source.clone() }
@@ -238,3 +245,27 @@ const RATE_MIN: f64 = 0.001;
 
 /// Seeds of neighbours are far apart.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewer_has_as_many_sessions_as_its_publishers_need() {
+        let track = |publisher: u32, kind| Track {
+            kind,
+            name: format!("{kind:?}"),
+            source: Source(publisher.to_string()),
+            number: publisher,
+        };
+        let tracks: Vec<Track> =
+            (0..3).flat_map(|at| [track(at, Kind::Audio), track(at, Kind::Video)]).collect();
+        let sizes = |publishers| -> Vec<usize> {
+            by_session(&tracks, publishers).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(1), [2, 2, 2]);
+        assert_eq!(sizes(2), [4, 2]);
+        assert_eq!(sizes(usize::MAX), [6]);
+        assert!(by_session(&[], 1).is_empty());
+    }
+}

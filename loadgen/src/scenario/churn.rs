@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cast::{Cast, Member, Track, all_leave};
+use super::cast::{Cast, Member, Track, all_leave, by_session};
 use super::{Cue, Sizes, stage};
 use crate::api::{Caller, Failure};
 
@@ -30,7 +30,8 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     Ok(())
 }
 
-/// The longest-seated leaves, another comes, `rate` times a second, for ever.
+/// The longest-seated leaves, another comes, `rate` times a second, for ever. Who needs several
+/// sessions to watch comes and goes with one at a time.
 pub(super) async fn turn_over<C: Caller + Clone + 'static>(
     cast: &Rc<Cast<C>>,
     cue: &Rc<Cue>,
@@ -39,18 +40,20 @@ pub(super) async fn turn_over<C: Caller + Clone + 'static>(
     tracks: &Rc<[Track]>,
 ) {
     let mut beat = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.max(0.01)));
+    let sessions = by_session(tracks, cast.api.pulls_per_session());
+    let mut turn = (0..sessions.len()).cycle();
     loop {
         beat.tick().await;
-        if cue.is_stopped() || tracks.is_empty() {
-            std::future::pending::<()>().await;
-        }
+        let next = turn.next().filter(|_| !cue.is_stopped());
+        let Some(next) = next else { return std::future::pending().await };
         let leaving = seats.borrow_mut().pop_front();
-        let (cast, seats, tracks) = (Rc::clone(cast), Rc::clone(seats), Rc::clone(tracks));
+        let (cast, seats) = (Rc::clone(cast), Rc::clone(seats));
+        let sessions = Rc::clone(&sessions);
         tokio::task::spawn_local(async move {
             if let Some(member) = leaving {
                 cast.leave(member).await;
             }
-            if let Some(member) = cast.join(&[], &tracks).await {
+            if let Some(member) = cast.join(&[], &sessions[next]).await {
                 seats.borrow_mut().push_back(member);
             }
         });

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::cast::{Cast, Member, Track, all_leave, at_rate};
+use super::cast::{Cast, Member, Track, all_leave, at_rate, by_session};
 use super::{Cue, Sizes};
 use crate::api::{Caller, Failure, Kind};
 
@@ -61,13 +61,16 @@ pub(super) async fn viewers<C: Caller + Clone + 'static>(
     if tracks.is_empty() {
         return Vec::new();
     }
-    let tracks: Rc<[Track]> = tracks.into();
+    let sessions = by_session(tracks, cast.api.pulls_per_session());
     let join = |_| {
-        let (cast, cue, tracks) = (Rc::clone(cast), Rc::clone(cue), Rc::clone(&tracks));
+        let (cast, cue, sessions) = (Rc::clone(cast), Rc::clone(cue), Rc::clone(&sessions));
         async move {
-            let member = cast.join(&[], &tracks).await;
+            let mut members = Vec::with_capacity(sessions.len());
+            for tracks in sessions.iter() {
+                members.extend(cast.join(&[], tracks).await);
+            }
             cue.joined();
-            member
+            members
         }
     };
     at_rate(cue, count, sizes.join_rate, join).await.into_iter().flatten().collect()
