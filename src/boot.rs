@@ -53,6 +53,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             sockets,
             steering: steering.clone(),
             packet_io: plan.packet_io,
+            record_sends: plan.record_sends.clone(),
             listeners: listeners(&plan)?,
             tls: tls.clone(),
             apps: apps(&plan),

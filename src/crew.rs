@@ -4,6 +4,7 @@
 //! cannot begin says why before the node is shown as up.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +18,7 @@ use http::tls::TlsConfig;
 use shards::engine::EngineConfig;
 use shards::io::listener::adopt;
 use shards::io::port::{self, Port, PortKind};
+use shards::io::record::Recorder;
 use shards::io::socket::Sockets;
 use shards::io::steer::Steering;
 use shards::mesh::Seat;
@@ -27,7 +29,7 @@ use crate::cores::Pin;
 use crate::desk::ShardDesk;
 use crate::drain::{House, Presence};
 use crate::plan::PacketIo;
-use crate::start_error::{BadRights, StartError};
+use crate::start_error::{BadRights, BadSetting, StartError};
 
 /// Submission queue entries of each of glommio's rings. TCP and timers need few.
 const RING_DEPTH: usize = 256;
@@ -49,6 +51,7 @@ pub(crate) struct Berth {
     pub(crate) sockets: Sockets,
     pub(crate) steering: Option<Arc<Steering>>,
     pub(crate) packet_io: PacketIo,
+    pub(crate) record_sends: Option<PathBuf>,
     pub(crate) listeners: Vec<(TcpListener, bool)>,
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) apps: Vec<App>,
@@ -103,7 +106,10 @@ pub(crate) fn board(berth: Berth, presence: Presence) -> Result<Hired, StartErro
 async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, presence: Presence) {
     // The first sleep of an executor takes some 10 ms: not at the cost of the first packet.
     glommio::timer::sleep(Duration::from_millis(1)).await;
-    let (port, kind) = match open_port(berth.packet_io, berth.sockets) {
+    let opened = open_port(berth.packet_io, berth.sockets).and_then(|(port, kind)| {
+        Ok((recorded(port, berth.record_sends.as_deref(), berth.pin)?, kind))
+    });
+    let (port, kind) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             // The main thread waits for this; if it is gone, so is the node.
@@ -139,6 +145,22 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     moving.await;
     serving.await;
     drop(presence);
+}
+
+/// The port, wrapped if what it sends is to be recorded.
+fn recorded(
+    port: Box<dyn Port>,
+    path: Option<&Path>,
+    pin: Pin,
+) -> Result<Box<dyn Port>, StartError> {
+    let Some(path) = path else { return Ok(port) };
+    let path = PathBuf::from(format!("{}.{}", path.display(), pin.shard.0));
+    let recorder = Recorder::create(&path, port).map_err(|error| BadSetting::Unwritable {
+        place: "--record-sends",
+        path,
+        cause: error.to_string(),
+    })?;
+    Ok(Box::new(recorder))
 }
 
 fn open_port(

@@ -107,6 +107,7 @@ pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> 
         addresses,
         pins,
         packet_io: packet_io.unwrap_or(PacketIo::Auto),
+        record_sends: settings.get(&Key::RecordSends).map(|said| said.texts[0].clone().into()),
         log: log_level(settings)?,
         drain: drain(settings)?,
         warnings,

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub(crate) mod bare;
 pub(crate) mod stage;
 
 /// CPU time of this thread that `work` takes, in ns.

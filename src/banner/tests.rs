@@ -27,6 +27,7 @@ fn development() -> Plan {
         addresses: ["192.0.2.2", "127.0.0.1", "fd00::2", "::1"].map(same).to_vec(),
         pins: assign(2, &[0, 1]),
         packet_io: PacketIo::Auto,
+        record_sends: None,
         log: LevelFilter::INFO,
         drain: Duration::from_secs(5),
         warnings: Vec::new(),

@@ -5,7 +5,8 @@
 //! (recvmmsg and sendmmsg), which share `dispatch` (what becomes of a failed send),
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
 //! `steer` tells the kernel which shard's socket a datagram belongs to, `bell` wakes a shard
-//! from another thread, `watch` is how both wait inside glommio, `clock` reads the time.
+//! from another thread, `watch` is how both wait inside glommio, `clock` reads the time,
+//! `record` writes down what is sent where somebody wants to know.
 //!
 //! Invariants: the only unsafe code of this crate besides the sealing call is here.
 //!
@@ -15,6 +16,7 @@ pub mod bell;
 pub mod clock;
 pub mod listener;
 pub mod port;
+pub mod record;
 pub mod socket;
 pub mod steer;
 
