@@ -1,11 +1,14 @@
 //! What a second shard costs a whole server: the same stage with all viewers on the publisher's
 //! shard, and spread over two.
 //!
-//! Both servers have one and the same CPU, and the generator the other one, so that a pair
-//! differs by the shards alone: mail, doorbells, a second loop with its wake-ups, the kernel
-//! steering to two sockets, and, which two CPUs would not have, switching between the threads.
-//! What moving cache lines between two CPUs costs is not in the figures. Rounds of one and of
-//! two shards take turns, and ratios are of pairs.
+//! Both servers have one and the same CPU, and the generator the other one, so that runs differ
+//! by the shards alone: mail, doorbells, a second loop with its wake-ups, the kernel steering to
+//! two sockets, and, which two CPUs would not have, switching between the threads. What moving
+//! cache lines between two CPUs costs is not in the figures.
+//!
+//! A shard wakes up for every batch, however few viewers it has. Half as many viewers for each
+//! shard therefore make a packet dearer, also without a second shard: the third run of a round
+//! is one shard with half of the viewers, and tells how much of the ratio that is.
 //!
 //! `cargo bench --bench shardspread [-- --viewers 500 --duration 10 --rounds 5]`
 
@@ -30,51 +33,81 @@ struct Asked {
 
 fn main() {
     let Asked { settings } = Asked::parse();
+    let half = Settings { viewers: settings.viewers / 2, ..settings.clone() };
     println!(
         "1 publisher, {} viewers, {} s; ns of CPU per forwarded packet; all shards on CPU {}, \
          generator on CPU {}\n",
         settings.viewers, settings.duration, settings.server_cpu, settings.generator_cpu
     );
     for server in settings.servers() {
-        println!("   round  one shard  two shards   ratio   run of one, of two   lost  balance");
-        let mut pairs = Vec::new();
+        println!("{HEAD}");
+        let mut rounds = Vec::new();
         for number in 1..=settings.rounds {
-            let pair = [1, 2].map(|shards| settings.run(&server, shards, None, None));
-            println!("{number:>8} {}", line(&pair));
-            pairs.push(pair);
+            let round = Round {
+                one: settings.run(&server, 1, None, None),
+                two: settings.run(&server, 2, None, None),
+                half: half.run(&server, 1, None, None),
+            };
+            println!("{number:>8} {}", round.line());
+            rounds.push(round);
         }
-        let ratio = median_of(&pairs, ratio);
+        let ratio = median_of(&rounds, Round::ratio);
         let verdict = if ratio <= TARGET { "within" } else { "BEYOND" };
         println!(
-            "\nmedians: one shard {:.0} ns, two shards {:.0} ns, ratio ×{ratio:.2}, {verdict} the \
-             aim of ×{TARGET}",
-            median_of(&pairs, |pair| cost(&pair[0])),
-            median_of(&pairs, |pair| cost(&pair[1])),
+            "\nmedians: one shard {:.0} ns, two {:.0} ns, one with half of the viewers {:.0} ns",
+            median_of(&rounds, |round| cost(&round.one)),
+            median_of(&rounds, |round| cost(&round.two)),
+            median_of(&rounds, |round| cost(&round.half)),
         );
+        println!(
+            "two shards to one ×{ratio:.2}, {verdict} the aim of ×{TARGET}; to one with half of \
+             the viewers ×{:.2}",
+            median_of(&rounds, Round::ratio_to_half)
+        );
+    }
+}
+
+const HEAD: &str = "   round  one shard  two shards     half   ratio  to half   run of one, of two, of half   \
+                    lost  balance";
+
+/// A run of each kind.
+struct Round {
+    one: Report,
+    two: Report,
+    /// One shard, half of the viewers.
+    half: Report,
+}
+
+impl Round {
+    fn ratio(&self) -> f64 {
+        cost(&self.two) / cost(&self.one)
+    }
+
+    fn ratio_to_half(&self) -> f64 {
+        cost(&self.two) / cost(&self.half)
+    }
+
+    fn line(&self) -> String {
+        let Self { one, two, half } = self;
+        let run = |report: &Report| report.server_gso_run.unwrap_or(f64::NAN);
+        let shards = two.server_shards.iter().flat_map(|shards| shards.values());
+        let balance: Vec<String> = shards.map(u64::to_string).collect();
+        format!(
+            "{:>10.0} {:>11.0} {:>8.0}   ×{:<5.2} ×{:<5.2} {:>13.2} {:>7.2} {:>8.2} {:>6}  {}",
+            cost(one),
+            cost(two),
+            cost(half),
+            self.ratio(),
+            self.ratio_to_half(),
+            run(one),
+            run(two),
+            run(half),
+            one.lost + two.lost + half.lost,
+            balance.join(" : "),
+        )
     }
 }
 
 fn cost(report: &Report) -> f64 {
     report.server_cpu_ns_per_packet.expect("the server is a process of this machine")
-}
-
-fn ratio(pair: &[Report; 2]) -> f64 {
-    cost(&pair[1]) / cost(&pair[0])
-}
-
-fn line(pair: &[Report; 2]) -> String {
-    let [one, two] = pair;
-    let run = |report: &Report| report.server_gso_run.unwrap_or(f64::NAN);
-    let shards = two.server_shards.iter().flat_map(|shards| shards.values());
-    let balance: Vec<String> = shards.map(u64::to_string).collect();
-    format!(
-        "{:>10.0} {:>11.0}   ×{:<5.2} {:>11.2} {:>8.2} {:>6}  {}",
-        cost(one),
-        cost(two),
-        ratio(pair),
-        run(one),
-        run(two),
-        one.lost + two.lost,
-        balance.join(" : "),
-    )
 }

@@ -74,7 +74,7 @@ fn letter(server: usize) -> char {
 }
 
 const HEAD: &str = "   round   packets/s   server    floor =   seal +   send   ratio   run  video's run   \
-                    generator  busy   lost  refused";
+                    generator  busy   lost overrun refused";
 
 /// One run and its floor.
 struct Round {
@@ -129,7 +129,7 @@ impl Round {
         let report = &self.report;
         format!(
             "{:>11.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0}   ×{:<5.2} {:>5.2} {:>12.2} {:>11.0} {:>3.0} % \
-             {:>6} {:>8}",
+             {:>6} {:>7} {:>7}",
             report.packets_out_per_s.unwrap_or(0.0),
             self.server_ns(),
             self.floor_ns(),
@@ -141,6 +141,7 @@ impl Round {
             report.generator_cpu_ns_per_packet.unwrap_or(f64::NAN),
             report.generator_busiest_percent.unwrap_or(f64::NAN),
             report.lost,
+            report.overrun,
             self.floor.refused,
         )
     }
