@@ -17,6 +17,8 @@
 mod common;
 mod live;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use live::{Settings, median_of};
 use loadgen::report::summary::Report;
@@ -31,25 +33,31 @@ struct Asked {
     settings: Settings,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let Asked { settings } = Asked::parse();
-    let half = Settings { viewers: settings.viewers / 2, ..settings.clone() };
+    let mut half = settings.clone();
+    half.viewers /= 2;
     println!(
         "1 publisher, {} viewers, {} s; ns of CPU per forwarded packet; all shards on CPU {}, \
          generator on CPU {}\n",
         settings.viewers, settings.duration, settings.server_cpu, settings.generator_cpu
     );
+    let mut whole = true;
     for server in settings.servers() {
         println!("{HEAD}");
         let mut rounds = Vec::new();
         for number in 1..=settings.rounds {
-            let round = Round {
-                one: settings.run(&server, 1, None, None),
-                two: settings.run(&server, 2, None, None),
-                half: half.run(&server, 1, None, None),
-            };
-            println!("{number:>8} {}", round.line());
-            rounds.push(round);
+            match Round::play(&settings, &half, &server) {
+                Ok(round) => {
+                    println!("{number:>8} {}", round.line());
+                    rounds.push(round);
+                }
+                Err(sentence) => println!("{number:>8}   FAILED: {sentence}"),
+            }
+        }
+        whole &= rounds.len() == settings.rounds;
+        if rounds.is_empty() {
+            continue;
         }
         let ratio = median_of(&rounds, Round::ratio);
         let verdict = if ratio <= TARGET { "within" } else { "BEYOND" };
@@ -65,6 +73,7 @@ fn main() {
             median_of(&rounds, Round::ratio_to_half)
         );
     }
+    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 const HEAD: &str = "   round  one shard  two shards     half   ratio  to half   run of one, of two, of half   \
@@ -79,6 +88,14 @@ struct Round {
 }
 
 impl Round {
+    fn play(settings: &Settings, half: &Settings, server: &str) -> Result<Self, String> {
+        Ok(Self {
+            one: settings.run(server, 1, None, None)?,
+            two: settings.run(server, 2, None, None)?,
+            half: half.run(server, 1, None, None)?,
+        })
+    }
+
     fn ratio(&self) -> f64 {
         cost(&self.two) / cost(&self.one)
     }

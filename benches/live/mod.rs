@@ -68,7 +68,7 @@ impl Settings {
     }
 
     /// One run: a fresh server of `command` with so many shards, the stage, `interlude` while
-    /// the viewers are still there, and what came of it. With `record`, the server's sends are
+    /// the viewers are still there, and what came of it, unless a session failed. With `record`, the server's sends are
     /// recorded there.
     pub(crate) fn run(
         &self,
@@ -76,21 +76,24 @@ impl Settings {
         shards: usize,
         record: Option<&PathBuf>,
         interlude: Option<Interlude>,
-    ) -> Report {
-        limits::allow_files(self.viewers + 1).unwrap_or_else(|sentence| panic!("{sentence}"));
+    ) -> Result<Report, String> {
+        limits::allow_files(self.viewers + 1)?;
         // Threads inherit it: nothing of the generator runs where the server does.
         crate::common::pin(self.generator_cpu);
         let entry = self.entry(command, shards, record);
-        let server = Running::start(&entry).unwrap_or_else(|sentence| panic!("{sentence}"));
+        let server = Running::start(&entry)?;
         let flags = self.flags(&entry, server.pid());
         let (scenario, run) = flags.command.run().expect("a single run");
-        let mut plan = run.plan(scenario).unwrap_or_else(|sentence| panic!("{sentence}"));
+        let mut plan = run.plan(scenario)?;
         plan.interlude = interlude;
         let report = conduct::run(&plan, &Arc::new(AtomicBool::new(false)));
         server.stop();
-        assert!(report.stopped.is_none(), "{:?}", report.stopped);
-        assert!(report.failures.is_empty(), "{:?}", report.failures);
-        report
+        let mut failures = report.stopped.iter().chain(&report.failures);
+        match failures.next() {
+            // With fewer viewers than the others it is no run to compare.
+            Some(failure) => Err(format!("{} sessions: {}", failure.count, failure.what)),
+            None => Ok(report),
+        }
     }
 
     fn entry(&self, command: &str, shards: usize, record: Option<&PathBuf>) -> Entry {

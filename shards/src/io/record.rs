@@ -14,11 +14,11 @@
 //!
 //! Sends handed over in one call have one time, by which one tells the turns apart.
 //!
-//! Invariants: a port that is not recorded is not wrapped, and so pays nothing. What a call
-//! hands over is written by one system call after it has been sent, so that it is in the file
-//! at once, whatever becomes of the process; the writing counts as the shard's CPU time (some
-//! 10 ns for each send). The file is bounded; a full one, or one that cannot be written, is said
-//! once, and sending goes on.
+//! Invariants: a port that is not recorded is not wrapped, and so pays nothing. A turn never
+//! waits for a disk: a thread of the recorder's own writes what has come together, every
+//! [`PERIOD`] and at the end, and takes some 10 ns of CPU time for each send in doing so. What
+//! waits for it is bounded, and so is the file; when either is full, or the file cannot be
+//! written, that is said once, the record ends there, and sending goes on.
 //!
 //! Not here: contents. Nothing of a datagram but its length is kept.
 
@@ -26,8 +26,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::clock::{self, Anchor};
 use super::port::{Arrival, Port, PortCounters, Received};
@@ -40,16 +43,37 @@ const MAGIC: &[u8; 16] = b"shardcast sends\n";
 const VERSION: u32 = 1;
 const LEN: usize = 32;
 
+/// How often is written what has come together.
+pub const PERIOD: Duration = Duration::from_millis(50);
+
+/// Bytes that wait to be written at most: a second of four million sends.
+const BACKLOG: usize = 128 << 20;
+
 /// A port, and what was sent through it.
 #[derive(Debug)]
 pub struct Recorder {
     port: Box<dyn Port>,
-    /// `None` once it is full or broken.
-    file: Option<File>,
     start: Instant,
-    /// The sends of one call; as long as an outbox's table at most.
-    lines: Vec<u8>,
+    desk: Arc<Desk>,
+    writer: Option<JoinHandle<()>>,
     room: u64,
+    /// No more is recorded.
+    over: bool,
+}
+
+/// Between the shard and the writer.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: Mutex<Vec<u8>>,
+    /// The shard has ended, or writing has.
+    end: AtomicBool,
+}
+
+impl Desk {
+    /// Neither side can panic while it holds the lock.
+    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Recorder {
@@ -59,28 +83,62 @@ impl Recorder {
         let unix = anchor.system.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut file = File::create(path)?;
         file.write_all(&header(unix.as_nanos() as u64))?;
-        let (file, lines) = (Some(file), Vec::new());
-        Ok(Self { port, file, start: anchor.instant, lines, room: SENDS_MAX })
+        let desk = Arc::new(Desk::default());
+        let name = std::thread::Builder::new().name("record".to_owned());
+        let theirs = Arc::clone(&desk);
+        let writer = Some(name.spawn(move || write(&theirs, file))?);
+        let (start, room, over) = (anchor.instant, SENDS_MAX, false);
+        Ok(Self { port, start, desk, writer, room, over })
     }
 
     fn note(&mut self, outbox: &Outbox, at: Instant) {
-        let Some(file) = &mut self.file else { return };
+        if self.over || self.desk.end.load(Ordering::Relaxed) {
+            return;
+        }
         let nanos = at.saturating_duration_since(self.start).as_nanos() as u64;
-        self.lines.clear();
+        let mut waiting = self.desk.waiting();
         for send in outbox.sends() {
-            let Some(room) = self.room.checked_sub(1) else { break };
-            self.room = room;
-            self.lines.extend_from_slice(&Sent::of(&send, nanos).encode());
+            self.over = self.room == 0 || waiting.len() >= BACKLOG;
+            if self.over {
+                tracing::warn!(
+                    "sends are recorded no more: the file, or what waits for it, is full"
+                );
+                return;
+            }
+            self.room -= 1;
+            waiting.extend_from_slice(&Sent::of(&send, nanos).encode());
         }
-        let broken = file.write_all(&self.lines).err();
-        if let Some(error) = &broken {
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.desk.end.store(true, Ordering::Release);
+        if let Some(writer) = self.writer.take() {
+            writer.thread().unpark();
+            // What it had to say it has said.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Writes what has come together, until the end.
+fn write(desk: &Desk, mut file: File) {
+    let mut lines = Vec::new();
+    loop {
+        // Before looking: what comes before the end is written.
+        let end = desk.end.load(Ordering::Acquire);
+        std::mem::swap(&mut *desk.waiting(), &mut lines);
+        if let Err(error) = file.write_all(&lines) {
             tracing::warn!("sends are recorded no more: {error}");
-        } else if self.room == 0 {
-            tracing::warn!("sends are recorded no more: {SENDS_MAX} are the limit");
+            desk.end.store(true, Ordering::Release);
+            return;
         }
-        if broken.is_some() || self.room == 0 {
-            self.file = None;
+        lines.clear();
+        if end {
+            return;
         }
+        std::thread::park_timeout(PERIOD);
     }
 }
 
@@ -221,7 +279,7 @@ mod tests {
         }
         let sent: usize = outboxes.iter().map(Outbox::datagrams).sum();
         assert_eq!(recorder.counters().datagrams_out, sent as u64, "all are sent all the same");
-        // While the recorder still has it open.
+        drop(recorder);
         let recording = Recording::read(File::open(&path).unwrap()).unwrap();
         std::fs::remove_file(path).unwrap();
         recording
