@@ -7,15 +7,19 @@
 
 #![expect(clippy::print_stdout, reason = "a bench's output is its table")]
 
+#[path = "common/bare.rs"]
+mod bare;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use bare::{Headers, name};
 use glommio::{LocalExecutorBuilder, Placement};
 use shards::io::pause;
 use shards::io::port::{Port, PortKind, open, readable};
 use shards::io::socket::Sockets;
-use shards::outbox::{CAPACITY, Destination, Outbox, Send};
+use shards::outbox::{CAPACITY, Destination, Outbox};
 
 const DATAGRAM: usize = 1200;
 const PEERS: usize = 64;
@@ -56,10 +60,10 @@ fn sends(rounds: usize) {
         };
         fill(&mut outbox);
         let count = outbox.datagrams() as f64;
-        let mut headers = Headers::new(&outbox);
+        let mut headers = Headers::new(outbox.sends());
         let mut costs: [Vec<f64>; 4] = Default::default();
         for _ in 0..rounds + 2 {
-            costs[0].push(spent(|| headers.send(&bare)) / count);
+            costs[0].push(spent(|| assert_eq!(headers.send(&bare), 0)) / count);
             for (port, costs) in ports.iter_mut().zip(&mut costs[1..]) {
                 costs.push(spent(|| port.send(&outbox)) / count);
             }
@@ -93,12 +97,12 @@ fn receives(rounds: usize) {
         let mut costs: [Vec<f64>; 3] = Default::default();
         let remotes = [bare.address(), local(&*ports[0]), local(&*ports[1])];
         let mut outboxes = remotes.map(|remote| queue_of(remote, run));
-        let mut headers = outboxes.each_mut().map(|outbox| Headers::new(outbox));
+        let mut headers = outboxes.each_mut().map(|outbox| Headers::new(outbox.sends()));
         for _ in 0..rounds + 2 {
-            headers[0].send(&sender);
+            assert_eq!(headers[0].send(&sender), 0);
             costs[0].push(spent(|| assert_eq!(bare.drain(), 240)) / 240.0);
             for (n, port) in ports.iter_mut().enumerate() {
-                headers[n + 1].send(&sender);
+                assert_eq!(headers[n + 1].send(&sender), 0);
                 let mut bytes = 0;
                 costs[n + 1].push(
                     spent(|| {
@@ -215,70 +219,6 @@ fn trickle(target: SocketAddr, count: usize) {
     .expect("no panic");
 }
 
-/// `mmsghdr`s over an outbox, built once.
-struct Headers {
-    headers: Vec<libc::mmsghdr>,
-    _names: Box<[libc::sockaddr_in]>,
-    _iovecs: Box<[libc::iovec]>,
-    _controls: Box<[Control]>,
-}
-
-/// A control message UDP_SEGMENT.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Control {
-    header: libc::cmsghdr,
-    size: u16,
-}
-
-impl Headers {
-    /// The outbox must outlive what is built, and not move its arena (it never does).
-    fn new(outbox: &Outbox) -> Self {
-        let sends: Vec<Send<'_>> = outbox.sends().collect();
-        let mut names: Box<[_]> = sends.iter().map(|send| name(send.to.remote)).collect();
-        let mut iovecs: Box<[_]> = sends
-            .iter()
-            .map(|send| libc::iovec {
-                iov_base: send.bytes.as_ptr().cast_mut().cast(),
-                iov_len: send.bytes.len(),
-            })
-            .collect();
-        let header =
-            libc::cmsghdr { cmsg_len: 18, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
-        let mut controls: Box<[_]> =
-            sends.iter().map(|send| Control { header, size: send.segment as u16 }).collect();
-        let headers = (0..sends.len())
-            .map(|n| {
-                // SAFETY: mmsghdr is plain integers and pointers; all zeroes are valid.
-                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
-                let message = &mut header.msg_hdr;
-                message.msg_name = (&raw mut names[n]).cast();
-                message.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
-                message.msg_iov = &raw mut iovecs[n];
-                message.msg_iovlen = 1;
-                if sends[n].count > 1 {
-                    message.msg_control = (&raw mut controls[n]).cast();
-                    message.msg_controllen = size_of::<Control>();
-                }
-                header
-            })
-            .collect();
-        Self { headers, _names: names, _iovecs: iovecs, _controls: controls }
-    }
-
-    fn send(&mut self, socket: &UdpSocket) {
-        for batch in self.headers.chunks_mut(256) {
-            let len = batch.len();
-            // SAFETY: built by `new` over boxes kept here and an outbox that the caller keeps.
-            let sent = unsafe {
-                let flags = libc::MSG_DONTWAIT;
-                libc::sendmmsg(socket.as_raw_fd(), batch.as_mut_ptr(), len as u32, flags)
-            };
-            assert_eq!(sent, len as i32, "{}", std::io::Error::last_os_error());
-        }
-    }
-}
-
 /// A recvmmsg loop with GRO that counts datagrams and does nothing else.
 struct BareReceiver {
     socket: UdpSocket,
@@ -357,16 +297,6 @@ fn queue_of(remote: SocketAddr, run: usize) -> Outbox {
         outbox.commit(Destination { remote, local }, DATAGRAM);
     }
     outbox
-}
-
-fn name(address: SocketAddr) -> libc::sockaddr_in {
-    let SocketAddr::V4(v4) = address else { panic!("IPv4 only here") };
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: v4.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
-        sin_zero: [0; 8],
-    }
 }
 
 /// A peer whose receive buffer holds nothing, so that the kernel drops at the socket.

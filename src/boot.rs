@@ -55,6 +55,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             steering: steering.clone(),
             packet_io: plan.packet_io,
             wake_delay: plan.wake_delay,
+            record_sends: plan.record_sends.clone(),
             listeners: listeners(&plan)?,
             tls: tls.clone(),
             apps: apps(&plan),

@@ -26,6 +26,7 @@ pub enum Key {
     Log,
     PacketIo,
     PublicIp,
+    RecordSends,
     Shards,
     TlsCert,
     TlsKey,
@@ -37,7 +38,7 @@ pub enum Key {
 
 impl Key {
     /// Every setting, in the order in which they are named to people.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AdminSecret,
         Self::App,
         Self::Cpus,
@@ -47,6 +48,7 @@ impl Key {
         Self::Log,
         Self::PacketIo,
         Self::PublicIp,
+        Self::RecordSends,
         Self::Shards,
         Self::TlsCert,
         Self::TlsKey,
@@ -68,6 +70,7 @@ impl Key {
             Self::Log => "log",
             Self::PacketIo => "packet-io",
             Self::PublicIp => "public-ip",
+            Self::RecordSends => "record-sends",
             Self::Shards => "shards",
             Self::TlsCert => "tls-cert",
             Self::TlsKey => "tls-key",
@@ -203,6 +206,7 @@ fn from_flags(flags: &Flags) -> Settings {
         Key::Log => list(&flags.log),
         Key::PacketIo => list(&flags.packet_io),
         Key::PublicIp => flags.public_ip.clone(),
+        Key::RecordSends => list(&flags.record_sends),
         Key::Shards => list(&flags.shards),
         Key::TlsCert => list(&flags.tls_cert),
         Key::TlsKey => list(&flags.tls_key),
@@ -276,8 +280,8 @@ mod tests {
         assert_eq!(
             file("htpp = ''").unwrap_err().to_string(),
             "shardcast.toml has the key `htpp`, which is none of: admin-secret, app, cpus, drain, http, \
-             https, log, packet-io, public-ip, shards, tls-cert, tls-key, tls-self-signed, udp, \
-             udp-ports, wake-delay"
+             https, log, packet-io, public-ip, record-sends, shards, tls-cert, tls-key, \
+             tls-self-signed, udp, udp-ports, wake-delay"
         );
     }
 

@@ -4,6 +4,7 @@
 //! cannot begin says why before the node is shown as up.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,6 +20,7 @@ use shards::engine::EngineConfig;
 use shards::io::bell::Bell;
 use shards::io::listener::adopt;
 use shards::io::port::{self, Port, PortKind};
+use shards::io::record::Recorder;
 use shards::io::socket::Sockets;
 use shards::io::steer::Steering;
 use shards::mesh::Seat;
@@ -30,7 +32,7 @@ use crate::cores::Pin;
 use crate::desk::ShardDesk;
 use crate::drain::{House, PACE, Presence};
 use crate::plan::PacketIo;
-use crate::start_error::{BadRights, StartError};
+use crate::start_error::{BadRights, BadSetting, StartError};
 
 /// Submission queue entries of each of glommio's rings. TCP and timers need few.
 const RING_DEPTH: usize = 256;
@@ -53,6 +55,7 @@ pub(crate) struct Berth {
     pub(crate) steering: Option<Arc<Steering>>,
     pub(crate) packet_io: PacketIo,
     pub(crate) wake_delay: WakeDelay,
+    pub(crate) record_sends: Option<PathBuf>,
     pub(crate) listeners: Vec<(TcpListener, bool)>,
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) apps: Vec<App>,
@@ -124,7 +127,10 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     };
     glommio::timer::sleep(Duration::from_millis(1)).or(roused).await;
     drop(ear);
-    let (port, kind) = match open_port(berth.packet_io, berth.sockets) {
+    let opened = open_port(berth.packet_io, berth.sockets).and_then(|(port, kind)| {
+        Ok((recorded(port, berth.record_sends.as_deref(), berth.pin)?, kind))
+    });
+    let (port, kind) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             // The main thread waits for this; if it is gone, so is the node.
@@ -161,6 +167,22 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     moving.await;
     serving.await;
     drop(presence);
+}
+
+/// The port, wrapped if what it sends is to be recorded.
+fn recorded(
+    port: Box<dyn Port>,
+    path: Option<&Path>,
+    pin: Pin,
+) -> Result<Box<dyn Port>, StartError> {
+    let Some(path) = path else { return Ok(port) };
+    let path = PathBuf::from(format!("{}.{}", path.display(), pin.shard.0));
+    let recorder = Recorder::create(&path, port).map_err(|error| BadSetting::Unwritable {
+        place: "--record-sends",
+        path,
+        cause: error.to_string(),
+    })?;
+    Ok(Box::new(recorder))
 }
 
 fn open_port(

@@ -96,6 +96,14 @@ pub struct Flags {
     #[arg(long, value_name = "HOW", help_heading = "Media")]
     pub wake_delay: Option<String>,
 
+    /// Diagnostic: write what each shard sends, lengths and addresses only, to FILE.0, FILE.1 and
+    /// so on
+    ///
+    /// 32 bytes for each send, 512 MiB for a shard at most; a file that is there is replaced.
+    /// shards/src/io/record.rs has the format, and `cargo bench --bench stage` replays it.
+    #[arg(long, value_name = "FILE", help_heading = "Diagnostics")]
+    pub record_sends: Option<String>,
+
     /// How many shards, at most 255 [default: one per available core]
     #[arg(long, value_name = "N", help_heading = "Cores")]
     pub shards: Option<String>,

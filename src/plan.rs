@@ -4,6 +4,7 @@
 //! HTTPS; after [`crate::check::ports`] no port is 0.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shards::wake::WakeDelay;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub pins: Vec<Pin>,
     pub packet_io: PacketIo,
     pub wake_delay: WakeDelay,
+    /// Where shards write down what they send: the number of the shard is appended.
+    pub record_sends: Option<PathBuf>,
     pub log: LevelFilter,
     /// How long sessions may take to leave.
     pub drain: Duration,

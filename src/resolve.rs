@@ -109,6 +109,7 @@ pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> 
         pins,
         packet_io: packet_io.unwrap_or(PacketIo::Auto),
         wake_delay: wake_delay(settings)?,
+        record_sends: settings.get(&Key::RecordSends).map(|said| said.texts[0].clone().into()),
         log: log_level(settings)?,
         drain: drain(settings)?,
         warnings,

@@ -46,6 +46,8 @@ pub enum BadSetting {
     FileUnknownKey { path: PathBuf, key: String },
     /// The configuration file cannot be opened.
     FileUnreadable { path: PathBuf, cause: String },
+    /// A file that a setting asks for cannot be written.
+    Unwritable { place: &'static str, path: PathBuf, cause: String },
     /// The command line cannot be read.
     Usage { problem: String },
     /// A setting's value makes no sense. `value` is `None` where it may be a secret.
@@ -165,6 +167,9 @@ impl fmt::Display for BadSetting {
                  correct --config or SHARDCAST_CONFIG",
                 path.display()
             ),
+            Self::Unwritable { place, path, cause } => {
+                write!(f, "{place} cannot write {}: {cause}", path.display())
+            }
             Self::Usage { problem } => write!(f, "{problem}; see `shardcast --help`"),
             Self::Value { place, value: Some(value), expected } => {
                 write!(f, "{place} is `{value}` but must be {expected}")

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub(crate) mod bare;
 pub(crate) mod joins;
 pub(crate) mod stage;
 

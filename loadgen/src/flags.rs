@@ -317,6 +317,7 @@ fn plan(
         server: ServerWatch::default(),
         settings: settings(flags, generator),
         quiet: false,
+        interlude: None,
     })
 }
 

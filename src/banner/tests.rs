@@ -28,6 +28,7 @@ fn development() -> Plan {
         pins: assign(2, &[0, 1]),
         packet_io: PacketIo::Auto,
         wake_delay: shards::wake::WakeDelay::Auto,
+        record_sends: None,
         log: LevelFilter::INFO,
         drain: Duration::from_secs(5),
         warnings: Vec::new(),

@@ -1,5 +1,6 @@
 //! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
 
+mod interlude;
 pub mod ramp;
 mod server;
 mod stock;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
+
+pub use self::interlude::{Interlude, Window};
 use self::server::Watch;
 use self::stock::Stock;
 use crate::api::{ApiKind, Cause, Failure, Target};
@@ -43,6 +47,8 @@ pub struct Plan {
     /// What was set on the command line, for the report.
     pub settings: BTreeMap<String, String>,
     pub quiet: bool,
+    /// What comes after the measurement, before everybody leaves.
+    pub interlude: Option<Interlude>,
 }
 
 /// How the server's own figures are got.
@@ -119,7 +125,8 @@ async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Re
     let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts);
     stock.begin(plan.sizes.settle + plan.sizes.duration).await;
     let play = scenario::play(plan.scenario, Rc::clone(&cast), Rc::clone(&cue), &plan.sizes);
-    let played = follow(&cue, &mut stock, stop, play).await;
+    let after = plan.interlude.as_ref();
+    let played = follow(&cue, &mut stock, stop, after, play).await;
     // A server that does not clear up keeps nobody waiting.
     let _ = tokio::time::timeout(LEAVE, cast.api.finish(&caller)).await;
     let report = stock.end(stop.load(Ordering::Relaxed)).await;
@@ -132,18 +139,32 @@ async fn follow(
     cue: &Cue,
     stock: &mut Stock,
     stop: &AtomicBool,
+    interlude: Option<&Interlude>,
     play: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let mut play = std::pin::pin!(play);
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ear = tokio::time::interval(EAR);
+    let mut under_way: Option<oneshot::Receiver<()>> = None;
     loop {
         tokio::select! {
             played = &mut play => return played,
             _ = beat.tick() => stock.take(cue.phase()).await,
             () = cue.marking() => {
                 stock.mark(cue.phase()).await;
+                let measured = stock.measured().filter(|_| !cue.is_stopped());
+                under_way = interlude.zip(measured).map(|(interlude, window)| {
+                    stock.hush();
+                    interlude.begin(window)
+                });
+                if under_way.is_none() {
+                    cue.mark_done();
+                }
+            }
+            // However it ended.
+            _ = async { under_way.as_mut()?.await.ok() }, if under_way.is_some() => {
+                under_way = None;
                 cue.mark_done();
             }
             _ = ear.tick() => {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::Window;
 use super::server::{Reading, Watch};
 use crate::real::clock;
 use crate::real::orders::{Line, Order};
@@ -50,6 +51,8 @@ struct Last {
 #[derive(Debug)]
 struct Mark {
     at: Instant,
+    /// The same, nanoseconds since 1970.
+    unix: u64,
     total: Tally,
     server: Reading,
     own_cpu: Option<Duration>,
@@ -146,8 +149,10 @@ impl Stock {
     pub(super) async fn mark(&mut self, phase: Phase) {
         let server = self.watch.read().await;
         self.count().await;
+        let moment = clock::moment();
         let mark = Mark {
-            at: clock::moment().now,
+            at: moment.now,
+            unix: moment.unix,
             total: self.total.clone(),
             server,
             own_cpu: self.own_cpu(),
@@ -160,6 +165,17 @@ impl Stock {
         }
     }
 
+    /// When the measurement was, once it is over.
+    pub(super) fn measured(&self) -> Option<Window> {
+        let (warm, done) = (self.warm.as_ref()?, self.done.as_ref()?);
+        Some(Window { from: warm.unix, to: done.unix })
+    }
+
+    /// Nobody publishes any more.
+    pub(super) fn hush(&self) {
+        self.workers.iter().for_each(|line| line.give(Order::Hush));
+    }
+
     /// The report of the run.
     pub(super) async fn end(mut self, interrupted: bool) -> Report {
         self.take(Phase::Leaving).await;
@@ -169,6 +185,7 @@ impl Stock {
         let warm = self.warm;
         let done = self.done.unwrap_or_else(|| Mark {
             at: now,
+            unix: 0,
             total: total.clone(),
             server: Reading::default(),
             own_cpu: None,

@@ -8,10 +8,9 @@ use shards::media::rtcp::{
     Compound, Packet, ReportBlock, write_nack, write_pli, write_receiver_report, write_sdes_cname,
     write_sender_report, write_twcc,
 };
-use shards::media::srtp::Sealer;
 
 use super::Moment;
-use super::publish::Sending;
+use super::publish::{Sending, Way};
 use super::watch::Watching;
 use crate::report::tally::Tally;
 
@@ -112,54 +111,51 @@ impl Feedback {
     /// Sends what is due.
     pub(super) fn poll(
         &mut self,
-        sealer: &mut Sealer,
+        way: &mut Way<'_>,
         moment: Moment,
         sendings: &mut [Sending],
         watching: &mut Watching,
         tally: &mut Tally,
-        send: &mut dyn FnMut(&[u8]),
     ) {
         for (at, seq) in self.resends.drain(..) {
-            sendings[at].resend(seq, sealer, send);
+            sendings[at].resend(seq, way);
         }
         if self.report_at <= moment.now {
             self.report_at = moment.now + REPORT;
-            self.report(sealer, moment, sendings, watching, send);
+            self.report(way, moment, sendings, watching);
         }
-        self.ask_again(sealer, moment.now, watching, tally, send);
-        self.tell_arrivals(sealer, moment.now, send);
+        self.ask_again(way, moment.now, watching, tally);
+        self.tell_arrivals(way, moment.now);
     }
 
     fn report(
         &mut self,
-        sealer: &mut Sealer,
+        way: &mut Way<'_>,
         moment: Moment,
         sendings: &[Sending],
         watching: &mut Watching,
-        send: &mut dyn FnMut(&[u8]),
     ) {
         self.blocks.clear();
         watching.report_blocks(moment.now, &mut self.blocks);
         for blocks in self.blocks.chunks(BLOCKS) {
             self.plain.clear();
             write_receiver_report(&mut self.plain, self.ssrc, blocks);
-            seal(sealer, &self.plain, send);
+            seal(way, &self.plain);
         }
         for info in sendings.iter().filter_map(|sending| sending.sender_info(moment)) {
             self.plain.clear();
             write_sender_report(&mut self.plain, &info, &[]);
             write_sdes_cname(&mut self.plain, info.ssrc, b"loadgen");
-            seal(sealer, &self.plain, send);
+            seal(way, &self.plain);
         }
     }
 
     fn ask_again(
         &mut self,
-        sealer: &mut Sealer,
+        way: &mut Way<'_>,
         now: Instant,
         watching: &mut Watching,
         tally: &mut Tally,
-        send: &mut dyn FnMut(&[u8]),
     ) {
         let (ssrc, plain) = (self.ssrc, &mut self.plain);
         watching.missing(now, &mut |media, seqs, wants_keyframe| {
@@ -171,11 +167,11 @@ impl Feedback {
             if wants_keyframe {
                 write_pli(plain, ssrc, media);
             }
-            seal(sealer, plain, send);
+            seal(way, plain);
         });
     }
 
-    fn tell_arrivals(&mut self, sealer: &mut Sealer, now: Instant, send: &mut dyn FnMut(&[u8])) {
+    fn tell_arrivals(&mut self, way: &mut Way<'_>, now: Instant) {
         let ssrc = self.ssrc;
         while let Some(report) = self.twcc.due(now) {
             let reference = u64::from(report.reference_time_64ms) * REFERENCE_TICKS;
@@ -185,7 +181,7 @@ impl Feedback {
             let (count, base) = (report.feedback_count, report.base_seq);
             write_twcc(&mut self.plain, ssrc, 0, count, base, &arrivals, COMPOUND);
             if !self.plain.is_empty() {
-                seal(sealer, &self.plain, send);
+                seal(way, &self.plain);
             }
         }
     }
@@ -194,12 +190,12 @@ impl Feedback {
 /// 64 ms in ticks of 250 µs.
 const REFERENCE_TICKS: u64 = 256;
 
-fn seal(sealer: &mut Sealer, plain: &[u8], send: &mut dyn FnMut(&[u8])) {
+fn seal(way: &mut Way<'_>, plain: &[u8]) {
     let mut out = [0; 1500];
-    if plain.len() + sealer.rtcp_overhead() > out.len() {
+    if plain.len() + way.sealer.rtcp_overhead() > out.len() {
         return;
     }
-    if let Some(len) = sealer.seal_rtcp(plain, &mut out) {
-        send(&out[..len]);
+    if let Some(len) = way.sealer.seal_rtcp(plain, &mut out) {
+        (way.send)(&out[..len]);
     }
 }

@@ -32,8 +32,8 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 
 pub use self::dtls::Dtls;
 use self::feedback::Feedback;
-use self::publish::Sending;
 pub use self::publish::VideoShape;
+use self::publish::{Sending, Way};
 use self::watch::Watching;
 use crate::api::{Cause, Failure, Kind, LineWish, Offer};
 use crate::report::tally::Tally;
@@ -86,6 +86,7 @@ pub struct Peer {
     /// Lines that send, negotiated or not.
     sent_mids: Vec<Mid>,
     sendings: Vec<Sending>,
+    transport_seq: u16,
     watching: Watching,
     feedback: Feedback,
     outgoing: Vec<(SocketAddr, Vec<u8>)>,
@@ -131,6 +132,7 @@ impl Peer {
             remote: None,
             sent_mids: Vec::new(),
             sendings: Vec::new(),
+            transport_seq: 0,
             watching: Watching::new(common.check_each),
             feedback: Feedback::new(seed as u32, now),
             outgoing: Vec::new(),
@@ -333,17 +335,14 @@ impl Peer {
             self.drive(moment.now);
         }
         let (Some(sealer), Some(remote)) = (&mut self.sealer, self.remote) else { return };
+        let transport_seq = &mut self.transport_seq;
+        let mut send = |bytes: &[u8]| send(remote, bytes);
+        let mut way = Way { sealer, transport_seq, send: &mut send };
         for sending in &mut self.sendings {
-            sending.poll(sealer, moment, tally, &mut |bytes| send(remote, bytes));
+            sending.poll(&mut way, moment, tally);
         }
-        self.feedback.poll(
-            sealer,
-            moment,
-            &mut self.sendings,
-            &mut self.watching,
-            tally,
-            &mut |bytes| send(remote, bytes),
-        );
+        let (sendings, watching) = (&mut self.sendings, &mut self.watching);
+        self.feedback.poll(&mut way, moment, sendings, watching, tally);
     }
 
     /// What ICE, DTLS and SCTP want to send.

@@ -32,6 +32,14 @@ const HISTORY: usize = 1024;
 /// An encoder makes no keyframe sooner after the last (libwebrtc's minimum).
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 
+/// How packets leave: the peer's key, its transport-wide numbering, its socket.
+pub(super) struct Way<'a> {
+    pub(super) sealer: &'a mut Sealer,
+    /// The next number; one count for all m-lines.
+    pub(super) transport_seq: &'a mut u16,
+    pub(super) send: &'a mut dyn FnMut(&[u8]),
+}
+
 /// A sending m-line.
 #[derive(Debug)]
 pub(super) struct Sending {
@@ -49,7 +57,6 @@ pub(super) struct Sending {
     /// Counts the packets sent, which makes sequence number and probe number.
     number: u32,
     rtx_index: u64,
-    transport_seq: u16,
     timestamp: u32,
     /// When the camera or microphone gives its next frame; `None` while it is off.
     frame_at: Option<Instant>,
@@ -131,7 +138,6 @@ impl Sending {
             track: 0,
             number: 0,
             rtx_index: 0,
-            transport_seq: 0,
             timestamp: ssrc,
             frame_at: None,
             queue_at: None,
@@ -189,13 +195,7 @@ impl Sending {
     }
 
     /// Sends what is due.
-    pub(super) fn poll(
-        &mut self,
-        sealer: &Sealer,
-        moment: Moment,
-        tally: &mut Tally,
-        send: &mut dyn FnMut(&[u8]),
-    ) {
+    pub(super) fn poll(&mut self, way: &mut Way<'_>, moment: Moment, tally: &mut Tally) {
         let (Some(pt), Some(frame_at)) = (self.pt, self.frame_at) else { return };
         if frame_at <= moment.now {
             // After a stall, time that has passed is not made up for: cameras do not either.
@@ -214,7 +214,7 @@ impl Sending {
                 pacer.sent(usize::from(sent.len));
             }
             self.queue.pop_front();
-            self.transmit(sealer, pt, sent, moment, tally, send);
+            self.transmit(way, pt, sent, moment, tally);
         }
     }
 
@@ -262,12 +262,11 @@ impl Sending {
 
     fn transmit(
         &mut self,
-        sealer: &Sealer,
+        way: &mut Way<'_>,
         pt: u8,
         mut sent: Sent,
         moment: Moment,
         tally: &mut Tally,
-        send: &mut dyn FnMut(&[u8]),
     ) {
         sent.unix = moment.unix;
         let mut out = [0; DATAGRAM];
@@ -279,11 +278,11 @@ impl Sending {
             ssrc: self.ssrc,
             has_padding: false,
         };
-        let header_len = self.write_header(&mut out, &fixed);
+        let header_len = self.write_header(&mut out, &fixed, way.transport_seq);
         let len = self.write_payload(sent, &mut out[header_len..]);
         let index = u64::from(sent.number);
-        let len = sealer.seal_rtp_in_place(&mut out, header_len, len, self.ssrc, index);
-        send(&out[..len]);
+        let len = way.sealer.seal_rtp_in_place(&mut out, header_len, len, self.ssrc, index);
+        (way.send)(&out[..len]);
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
@@ -295,7 +294,7 @@ impl Sending {
     }
 
     /// Sends a packet again, on the RTX stream (RFC 4588 §4).
-    pub(super) fn resend(&mut self, seq: u16, sealer: &Sealer, send: &mut dyn FnMut(&[u8])) {
+    pub(super) fn resend(&mut self, seq: u16, way: &mut Way<'_>) {
         let (Some(ssrc), Some(pt)) = (self.rtx_ssrc, self.rtx_pt) else { return };
         let Some(newest) = self.history.back() else { return };
         let behind = (newest.number as u16).wrapping_sub(seq);
@@ -310,28 +309,28 @@ impl Sending {
             ssrc,
             has_padding: false,
         };
-        let header_len = self.write_header(&mut out, &fixed);
+        let header_len = self.write_header(&mut out, &fixed, way.transport_seq);
         out[header_len..][..2].copy_from_slice(&seq.to_be_bytes());
         let len = 2 + self.write_payload(sent, &mut out[header_len + 2..]);
-        let len = sealer.seal_rtp_in_place(&mut out, header_len, len, ssrc, self.rtx_index);
+        let len = way.sealer.seal_rtp_in_place(&mut out, header_len, len, ssrc, self.rtx_index);
         self.rtx_index += 1;
-        send(&out[..len]);
+        (way.send)(&out[..len]);
     }
 
-    fn write_header(&mut self, out: &mut [u8], fixed: &FixedHeader) -> usize {
-        let transport_seq = self.transport_seq.to_be_bytes();
+    fn write_header(&self, out: &mut [u8], fixed: &FixedHeader, transport_seq: &mut u16) -> usize {
+        let seq = transport_seq.to_be_bytes();
         let mid = self.mid.to_string();
         let mut elements: [(u8, &[u8]); 2] = [(0, &[]); 2];
         let mut count = 0;
         if let Some(id) = self.transport_cc {
-            elements[count] = (id, &transport_seq);
+            elements[count] = (id, &seq);
             count += 1;
         }
         if let Some(id) = self.mid_extension {
             elements[count] = (id, mid.as_bytes());
             count += 1;
         }
-        self.transport_seq = self.transport_seq.wrapping_add(1);
+        *transport_seq = transport_seq.wrapping_add(1);
         HeaderWriter::new(out).write(fixed, &elements[..count])
     }
 

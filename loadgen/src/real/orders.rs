@@ -57,6 +57,8 @@ pub enum Order {
         peer: PeerId,
         on: bool,
     },
+    /// Nobody publishes any more.
+    Hush,
     /// Answer once the transport stands, or cannot any more.
     WhenConnected {
         peer: PeerId,

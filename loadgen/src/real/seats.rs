@@ -234,6 +234,14 @@ impl Seats {
         }
     }
 
+    /// Nobody publishes any more. Timers that were set for it find nothing to do.
+    pub(super) fn hush(&mut self) {
+        let moment = clock::moment();
+        for seat in self.seats.iter_mut().flatten() {
+            seat.peer.publish(false, moment);
+        }
+    }
+
     /// What turned out lost since the last call.
     pub(super) fn settle_losses(&mut self, tally: &mut Tally) {
         for seat in self.seats.iter_mut().flatten() {

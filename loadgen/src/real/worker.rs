@@ -150,6 +150,7 @@ impl Loop {
                     let tally = std::mem::take(&mut self.tally);
                     let _ = reply.send(Counted { tally, cpu: spent });
                 }
+                Order::Hush => self.seats.hush(),
                 order => self.seats.obey(
                     order,
                     &self.settings,

@@ -1,0 +1,53 @@
+//! What a long run must show: nothing lost or dropped in the server, memory that does not grow.
+
+use loadgen::report::summary::Report;
+
+/// Growth of the resident memory from the first tenth of the run to the last that passes for
+/// none: 1 %, for what the allocator and the kernel's own count leave open.
+const GROWTH_MAX: f64 = 0.01;
+
+/// One sentence for each thing that is not as it must be.
+pub(crate) fn faults(report: &Report) -> Vec<String> {
+    let mut faults = Vec::new();
+    let lost = report.lost.saturating_sub(report.overrun);
+    let counts = [
+        (lost, "packets lost"),
+        (report.corrupted, "packets changed"),
+        (report.foreign, "packets of somebody else's"),
+        (report.duplicated, "packets twice"),
+    ];
+    for (count, what) in counts {
+        if count > 0 {
+            faults.push(format!("{count} {what}"));
+        }
+    }
+    match &report.server_drops {
+        None => faults.push("the server does not tell what it drops".to_owned()),
+        Some(drops) => {
+            faults.extend(drops.iter().map(|(reason, count)| format!("{count} drops: {reason}")));
+        }
+    }
+    match growth(report) {
+        None => faults.push("the run is too short to tell whether memory grows".to_owned()),
+        Some(growth) if growth > GROWTH_MAX => {
+            faults.push(format!("memory grew by {:.1} %", growth * 100.0));
+        }
+        Some(_) => {}
+    }
+    faults
+}
+
+/// Of the resident memory, from the first tenth of what was measured to the last.
+pub(crate) fn growth(report: &Report) -> Option<f64> {
+    let end = report.warm_up_s + report.duration_s;
+    let within = |at: f64| at >= report.warm_up_s && at < end;
+    let moments = report.series.iter().filter(|moment| within(moment.at_s));
+    let sizes: Vec<f64> =
+        moments.filter_map(|moment| Some(moment.server_rss_bytes? as f64)).collect();
+    let tenth = sizes.len() / 10;
+    if tenth == 0 {
+        return None;
+    }
+    let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
+    Some(mean(&sizes[sizes.len() - tenth..]) / mean(&sizes[..tenth]) - 1.0)
+}
