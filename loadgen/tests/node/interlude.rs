@@ -41,7 +41,7 @@ fn plan(url: &str) -> conduct::Plan {
 
 #[test]
 fn the_interlude_comes_after_the_measurement_with_everybody_there_and_silent() {
-    let url = start();
+    let (url, _) = start();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (node, notes) = (url.clone(), Arc::clone(&seen));
     let mut plan = plan(&url);
@@ -65,7 +65,7 @@ fn the_interlude_comes_after_the_measurement_with_everybody_there_and_silent() {
 
 #[test]
 fn a_run_that_is_stopped_has_none_and_one_that_panics_ends_the_run_as_usual() {
-    let url = start();
+    let (url, _) = start();
     let mut plan = plan(&url);
     // Not by the hook: this panic is meant.
     plan.interlude = Some(Interlude::new(|_| std::panic::resume_unwind(Box::new(()))));
