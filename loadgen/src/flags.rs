@@ -351,8 +351,13 @@ impl SizeFlags {
         if self.fps == 0 || self.fps > FPS_MAX {
             return Err(format!("--fps {}: from 1 to {FPS_MAX}", self.fps));
         }
-        if self.video_bitrate > BITRATE_MAX || self.audio_bitrate > BITRATE_MAX {
-            return Err(format!("bitrates go up to {BITRATE_MAX} bit/s"));
+        for (flag, value, most) in [
+            ("--video-bitrate", self.video_bitrate, VIDEO_MAX),
+            ("--audio-bitrate", self.audio_bitrate, AUDIO_MAX),
+        ] {
+            if value > most {
+                return Err(format!("{flag} {value}: {most} bit/s at most"));
+            }
         }
         let peers = sizes.publishers + sizes.viewers;
         if sizes.publishers == 0 || peers > PEERS_MAX {
@@ -368,8 +373,11 @@ impl SizeFlags {
 /// Faster than any camera.
 const FPS_MAX: u32 = 240;
 
-/// A frame at this rate still fits the publisher's queue.
-const BITRATE_MAX: u64 = 100_000_000;
+/// More than any camera sends.
+const VIDEO_MAX: u64 = 50_000_000;
+
+/// Opus ends at 510 kbit/s; with its variation a packet of this still fits a datagram.
+const AUDIO_MAX: u64 = 400_000;
 
 /// Peers a process can have: ports of one address.
 const PEERS_MAX: usize = 28_000;

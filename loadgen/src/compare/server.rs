@@ -1,6 +1,7 @@
 //! A server that is started for its turn, and stopped after it, whatever happens meanwhile.
 
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ impl Running {
         let child = Command::new("/bin/sh")
             .args(["-c", &command])
             .envs(&entry.env)
+            // Not the terminal's: Ctrl-C ends the run first, and the run ends the server.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

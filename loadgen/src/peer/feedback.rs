@@ -36,6 +36,8 @@ pub(super) struct Feedback {
     plain: Vec<u8>,
     blocks: Vec<ReportBlock>,
     resends: Vec<(usize, u16)>,
+    /// When the first of them was asked for.
+    resend_at: Option<Instant>,
 }
 
 impl Feedback {
@@ -49,6 +51,7 @@ impl Feedback {
             plain: Vec::new(),
             blocks: Vec::new(),
             resends: Vec::new(),
+            resend_at: None,
         }
     }
 
@@ -79,6 +82,7 @@ impl Feedback {
                         tally.nacks_in += 1;
                         if self.resends.len() < RESENDS_MAX {
                             self.resends.push((at, seq));
+                            self.resend_at = self.resend_at.or(Some(moment.now));
                         }
                     }
                 }
@@ -105,7 +109,7 @@ impl Feedback {
 
     pub(super) fn timeout(&self, watching: &Watching) -> Option<Instant> {
         let others = self.twcc.next_deadline().into_iter().chain(watching.missing_at());
-        others.chain([self.report_at]).min()
+        others.chain(self.resend_at).chain([self.report_at]).min()
     }
 
     /// Sends what is due.
@@ -117,6 +121,7 @@ impl Feedback {
         watching: &mut Watching,
         tally: &mut Tally,
     ) {
+        self.resend_at = None;
         for (at, seq) in self.resends.drain(..) {
             sendings[at].resend(seq, way);
         }

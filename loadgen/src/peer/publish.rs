@@ -29,6 +29,12 @@ pub struct VideoShape {
 /// Packets kept for repairs. libwebrtc keeps 600 or those of a second, whichever is more.
 const HISTORY: usize = 1024;
 
+/// Packets that wait for the pacer before frames are left out: two seconds at 6 Mbit/s.
+const QUEUE: usize = 1024;
+
+/// How soon a full queue is looked at again.
+const FULL: Duration = Duration::from_millis(10);
+
 /// An encoder makes no keyframe sooner after the last (libwebrtc's minimum).
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -199,9 +205,14 @@ impl Sending {
         let (Some(pt), Some(frame_at)) = (self.pt, self.frame_at) else { return };
         if frame_at <= moment.now {
             // After a stall, time that has passed is not made up for: cameras do not either.
-            let stalled = moment.now.saturating_duration_since(frame_at) > STALL;
+            let late = moment.now.saturating_duration_since(frame_at);
+            let stalled = late > STALL;
             let frame_at = if stalled { moment.now } else { frame_at };
-            self.frame_at = self.take_frame(moment, tally).map(|period| frame_at + period);
+            let period = self.take_frame(moment, tally);
+            if let Some(period) = period.filter(|_| stalled) {
+                tally.skipped_frames += (late.as_micros() / period.as_micros().max(1)) as u64;
+            }
+            self.frame_at = period.map(|period| frame_at + period);
         }
         self.queue_at = None;
         while let Some(&sent) = self.queue.front() {
@@ -220,6 +231,11 @@ impl Sending {
 
     /// Queues the packets of the next frame; returns how long it lasts.
     fn take_frame(&mut self, moment: Moment, tally: &mut Tally) -> Option<Duration> {
+        if self.queue.len() >= QUEUE {
+            // A pacer that lags this far gets no new frame, as a full queue makes an encoder do.
+            tally.skipped_frames += 1;
+            return Some(FULL);
+        }
         match self.source.as_mut()? {
             Source::Audio(encoder) => {
                 let len = encoder.next_packet();
@@ -251,13 +267,10 @@ impl Sending {
     }
 
     fn enqueue(&mut self, len: usize, marker: bool, part: Option<video::Part>) {
-        // A pacer that lags this far drops the newest, as a full encoder queue does.
-        if self.queue.len() < HISTORY {
-            let (number, timestamp) = (self.number, self.timestamp);
-            self.number += 1;
-            let len = len as u16;
-            self.queue.push_back(Sent { number, timestamp, unix: 0, len, marker, part });
-        }
+        let (number, timestamp) = (self.number, self.timestamp);
+        self.number += 1;
+        let len = len as u16;
+        self.queue.push_back(Sent { number, timestamp, unix: 0, len, marker, part });
     }
 
     fn transmit(

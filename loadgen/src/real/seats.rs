@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use tokio::sync::oneshot::Sender;
@@ -177,28 +177,28 @@ impl Seats {
         seat.map(run).ok_or_else(gone)
     }
 
-    /// Takes one message from a socket that has some. `moment` is when it was looked at.
+    /// Takes one message from a socket that has some; returns how many it took. `look` is when
+    /// it was looked at.
     pub(super) fn receive(
         &mut self,
         place: u32,
-        mut moment: Moment,
+        look: Moment,
         basin: &mut Basin,
         common: &Common,
         timers: &mut Timers,
         tally: &mut Tally,
-    ) {
-        let Some(Some(seat)) = self.seats.get_mut(place as usize) else { return };
+    ) -> usize {
+        let Some(Some(seat)) = self.seats.get_mut(place as usize) else { return 0 };
         // An error is an ICMP message that came for an earlier datagram: the next is sent again.
-        let Ok(Some(message)) = seat.socket.receive(basin) else { return };
-        if message.arrived != 0 {
-            moment.unix = message.arrived;
-        }
+        let Ok(Some(message)) = seat.socket.receive(basin) else { return 0 };
         tally.overrun += u64::from(message.overrun.saturating_sub(seat.overrun));
         seat.overrun = message.overrun.max(seat.overrun);
+        let moment = arrival(look, message.arrived);
         for datagram in message.datagrams() {
             seat.peer.receive(message.source, datagram, moment, common, tally);
         }
         self.settle(place, timers);
+        1
     }
 
     /// Runs what is due.
@@ -213,9 +213,13 @@ impl Seats {
             }
             seat.due = None;
             let socket = &seat.socket;
-            let mut send = |to: SocketAddr, bytes: &[u8]| socket.send(to, bytes);
+            let mut unsent = 0;
+            let mut send = |to: SocketAddr, bytes: &[u8]| {
+                unsent += u64::from(!socket.send(to, bytes));
+            };
             // Stamps say when a packet was sent, not when the timers began to be run.
             seat.peer.handle_timeout(clock::moment(), tally, &mut send);
+            tally.unsent += unsent;
             self.settle(place, timers);
         }
     }
@@ -291,6 +295,15 @@ impl Seat {
         self.peer.moved();
         Ok(())
     }
+}
+
+/// When a message came, on both clocks: the kernel says it on one of them.
+fn arrival(look: Moment, unix: u64) -> Moment {
+    if unix == 0 {
+        return look;
+    }
+    let ago = Duration::from_nanos(look.unix.saturating_sub(unix));
+    Moment { now: look.now.checked_sub(ago).unwrap_or(look.now), unix }
 }
 
 fn watch_socket(epoll: &Epoll, socket: &Socket, place: u32) -> Result<(), Failure> {

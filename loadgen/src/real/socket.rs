@@ -109,9 +109,9 @@ impl Socket {
         Ok(Some(Message { source, bytes, segment: segment.max(1), arrived, overrun }))
     }
 
-    /// Sends one datagram; what the kernel has no room for is lost, as on a network.
-    pub fn send(&self, to: SocketAddr, bytes: &[u8]) {
-        let _ = self.socket.send_to(bytes, to);
+    /// Sends one datagram; false if the kernel did not take it.
+    pub fn send(&self, to: SocketAddr, bytes: &[u8]) -> bool {
+        self.socket.send_to(bytes, to).is_ok()
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Tally {
     pub lost: u64,
     /// Of `lost`, datagrams this process received too slowly: the generator's fault.
     pub overrun: u64,
+    /// Datagrams this machine's kernel did not take: never sent, whoever missed them.
+    pub unsent: u64,
+    /// Frames that were not made because the generator was too late for them.
+    pub skipped_frames: u64,
     pub duplicated: u64,
     /// Came after a later one.
     pub reordered: u64,
@@ -70,6 +74,8 @@ impl Default for Tally {
             resent: 0,
             lost: 0,
             overrun: 0,
+            unsent: 0,
+            skipped_frames: 0,
             duplicated: 0,
             reordered: 0,
             checked: 0,
@@ -116,6 +122,8 @@ impl Tally {
         self.resent += other.resent;
         self.lost += other.lost;
         self.overrun += other.overrun;
+        self.unsent += other.unsent;
+        self.skipped_frames += other.skipped_frames;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.checked += other.checked;
