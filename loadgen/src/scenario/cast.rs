@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
 use super::cue::Cue;
 use crate::api::{Api, Caller, Failure, Joined, Kind, Pull, Push, Source};
@@ -100,24 +100,47 @@ impl<C: Caller + Clone + 'static> Cast<C> {
         let pushes: Vec<Push> = kinds.iter().map(|kind| self.push(*kind, number)).collect();
         let wanted: Vec<Pull> = pulls.iter().map(Track::pull).collect();
         let joined = self.api.join(&self.caller, &hand, &pushes, &wanted).await?;
-        let keeper = self.keep(&joined);
-        let mut tracks = Vec::new();
-        for (push, mid) in pushes.into_iter().zip(&joined.pushed) {
+        let member = Member { keeper: self.keep(&joined), hand, joined, tracks: Vec::new() };
+        self.arrive(member, pushes, pulls, began).await
+    }
+
+    /// The rest of a join, once the API has done its part. Who does not arrive leaves nothing
+    /// behind on the server.
+    async fn arrive(
+        &self,
+        mut member: Member,
+        pushes: Vec<Push>,
+        pulls: &[Track],
+        began: Instant,
+    ) -> Result<Member, Failure> {
+        for (push, mid) in pushes.into_iter().zip(&member.joined.pushed) {
             let number = self.tracks.get() + 1;
             self.tracks.set(number);
-            hand.expect(mid, number);
-            let (kind, name, source) = (push.kind, push.name, joined.source.clone());
-            tracks.push(Track { kind, name, source, number });
+            member.hand.expect(mid, number);
+            let (kind, name, source) = (push.kind, push.name, member.joined.source.clone());
+            member.tracks.push(Track { kind, name, source, number });
         }
-        let flowing = self.expect(&hand, &joined.pulled, pulls);
+        let is_to_flow = self.expect(&member.hand, &member.joined.pulled, pulls);
+        match self.wait_for(&member.hand, is_to_flow, began).await {
+            Ok(()) => Ok(member),
+            Err(failure) => {
+                member.keeper.leaving.set(true);
+                // That it could not be told either changes nothing.
+                let _ = self.api.leave(&self.caller, &member.joined).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn wait_for(&self, hand: &Hand, is_to_flow: bool, began: Instant) -> Result<(), Failure> {
         hand.connected(self.patience).await?;
         let elapsed = || clock::moment().now.saturating_duration_since(began);
         Tally::record(&mut self.tally.borrow_mut().join, elapsed());
-        if flowing {
+        if is_to_flow {
             hand.flowing(self.patience).await?;
             Tally::record(&mut self.tally.borrow_mut().first_media, elapsed());
         }
-        Ok(Member { hand, joined, tracks, keeper })
+        Ok(())
     }
 
     /// Keeps a session alive; an end that nobody asked for is a failure.
@@ -224,6 +247,25 @@ pub async fn at_rate<T: 'static, F: Future<Output = T> + 'static>(
         }
     }
     results
+}
+
+/// What goes on beside a measurement: joins, moves. Nobody is left on the way when it ends.
+#[derive(Debug, Default)]
+pub struct Errands(RefCell<JoinSet<()>>);
+
+impl Errands {
+    pub fn run(&self, errand: impl Future<Output = ()> + 'static) {
+        let mut running = self.0.borrow_mut();
+        running.spawn_local(errand);
+        // Those that are done make room.
+        while running.try_join_next().is_some() {}
+    }
+
+    /// Waits until all are done. Each of them has a bound of its own.
+    pub async fn finish(&self) {
+        let mut running = std::mem::take(&mut *self.0.borrow_mut());
+        while running.join_next().await.is_some() {}
+    }
 }
 
 /// Everybody leaves, as many at once as the API's connections allow.

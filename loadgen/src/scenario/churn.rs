@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cast::{Cast, Member, Track, all_leave, by_session};
+use super::cast::{Cast, Errands, Member, Track, all_leave, by_session};
 use super::{Cue, Sizes, stage};
 use crate::api::{Caller, Failure};
 
@@ -19,11 +19,13 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let tracks: Rc<[Track]> = stage::tracks(&publishers).into();
     let viewers = stage::viewers(&cast, &cue, sizes, &tracks, sizes.viewers).await;
     let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
-    let turning = turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks);
+    let errands = Errands::default();
+    let turning = turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks, &errands);
     tokio::select! {
         () = cue.steady(sizes.settle, sizes.duration) => {}
         () = turning => {}
     }
+    errands.finish().await;
     let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
     all_leave(&cast, viewers).await;
     all_leave(&cast, publishers).await;
@@ -38,6 +40,7 @@ pub(super) async fn turn_over<C: Caller + Clone + 'static>(
     rate: f64,
     seats: &Rc<RefCell<VecDeque<Member>>>,
     tracks: &Rc<[Track]>,
+    errands: &Errands,
 ) {
     let mut beat = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.max(0.01)));
     let sessions = by_session(tracks, cast.api.pulls_per_session());
@@ -49,7 +52,7 @@ pub(super) async fn turn_over<C: Caller + Clone + 'static>(
         let leaving = seats.borrow_mut().pop_front();
         let (cast, seats) = (Rc::clone(cast), Rc::clone(seats));
         let sessions = Rc::clone(&sessions);
-        tokio::task::spawn_local(async move {
+        errands.run(async move {
             if let Some(member) = leaving {
                 cast.leave(member).await;
             }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::cast::{Cast, Member, Track, all_leave};
+use super::cast::{Cast, Errands, Member, Track, all_leave};
 use super::{Cue, Sizes, churn, meeting, stage};
 use crate::api::{Caller, Failure};
 
@@ -28,11 +28,13 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let voices = stage::tracks(&speakers);
     let listeners = stage::viewers(&cast, &cue, sizes, &voices, tenth).await;
     let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
-    let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks);
+    let errands = Errands::default();
+    let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks, &errands);
     tokio::select! {
         () = cue.steady(sizes.settle, sizes.duration) => {}
         () = turning => {}
     }
+    errands.finish().await;
     let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
     for group in [viewers, listeners, members, speakers, publishers] {
         all_leave(&cast, group).await;

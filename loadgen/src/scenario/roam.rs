@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cast::{Cast, Member, all_leave};
+use super::cast::{Cast, Errands, Member, all_leave};
 use super::{Cue, Sizes, stage};
 use crate::api::{Caller, Failure};
 use crate::real::clock;
@@ -22,11 +22,13 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let tracks = stage::tracks(&publishers);
     let viewers = stage::viewers(&cast, &cue, sizes, &tracks, sizes.viewers).await;
     let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
-    let moving = move_about(&cast, &cue, sizes, &seats);
+    let errands = Errands::default();
+    let moving = move_about(&cast, &cue, sizes, &seats, &errands);
     tokio::select! {
         () = cue.steady(sizes.settle, sizes.duration) => {}
         () = moving => {}
     }
+    errands.finish().await;
     let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
     all_leave(&cast, viewers).await;
     all_leave(&cast, publishers).await;
@@ -39,6 +41,7 @@ async fn move_about<C: Caller + Clone + 'static>(
     cue: &Rc<Cue>,
     sizes: &Sizes,
     seats: &Rc<RefCell<VecDeque<Member>>>,
+    errands: &Errands,
 ) {
     let mut beat = tokio::time::interval(Duration::from_secs_f64(1.0 / sizes.event_rate.max(0.01)));
     let mut restarts = false;
@@ -51,7 +54,7 @@ async fn move_about<C: Caller + Clone + 'static>(
         let Some(member) = seats.borrow_mut().pop_front() else { continue };
         restarts = !restarts && cast.api.can_restart_ice();
         let (cast, seats, patience) = (Rc::clone(cast), Rc::clone(seats), sizes.patience);
-        tokio::task::spawn_local(async move {
+        errands.run(async move {
             if let Err(failure) = roam(&cast, &member, restarts, patience).await {
                 cast.fail(failure);
             }
