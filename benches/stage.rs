@@ -26,6 +26,7 @@ use clap::Parser;
 use live::replay::{Floor, PROFILE, replay};
 use live::{Settings, median_of, soak};
 use loadgen::conduct::{Interlude, Window};
+use loadgen::peer::profile_name;
 use loadgen::report::summary::Report;
 use shards::io::record::{PERIOD, Recording};
 
@@ -106,8 +107,8 @@ impl Round {
         // A server that did not start left none.
         let _ = std::fs::remove_file(shard_file(&record));
         let report = report?;
-        let others = report.srtp_profiles.keys().any(|name| *name != format!("{PROFILE:?}"));
-        assert!(!others, "the floor seals with {PROFILE:?}: {:?}", report.srtp_profiles);
+        let others = report.srtp_profiles.keys().any(|name| *name != profile_name(PROFILE));
+        assert!(!others, "the floor seals otherwise: {:?}", report.srtp_profiles);
         let floor = found.lock().expect("nobody panics with it").clone();
         assert!(floor.datagrams as u64 >= report.packets_out, "{} recorded", floor.datagrams);
         Ok(Self { report, floor })

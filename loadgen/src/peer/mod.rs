@@ -444,7 +444,7 @@ const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 const TICK: Duration = Duration::from_micros(200);
 
 /// As RFC 7714 and RFC 5764 write it.
-fn profile_name(profile: Profile) -> &'static str {
+pub fn profile_name(profile: Profile) -> &'static str {
     match profile {
         Profile::AeadAes256Gcm => "AEAD_AES_256_GCM",
         Profile::AeadAes128Gcm => "AEAD_AES_128_GCM",
