@@ -72,7 +72,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let rouse = || bells.iter().for_each(Bell::ring);
+    let rouse = || bells.iter().for_each(Bell::rouse);
     let ending = drain.wait(rouse, || {
         http_drain.begin();
         rouse();

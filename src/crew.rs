@@ -89,11 +89,10 @@ impl Hired {
             cause: "its thread ended before it was up".to_owned(),
         };
         loop {
-            // As long as it serves (see there), a shard must be roused while it comes up.
-            self.bell.ring();
             match self.report.recv_timeout(PACE) {
                 Ok(report) => return report,
-                Err(RecvTimeoutError::Timeout) => {}
+                // As when it serves (see there), a shard must be roused while it comes up.
+                Err(RecvTimeoutError::Timeout) => self.bell.rouse(),
                 Err(RecvTimeoutError::Disconnected) => return Err(lost().into()),
             }
         }

@@ -178,8 +178,8 @@ impl Drain {
         self.house.clone()
     }
 
-    /// Waits for the end. `pace` is called every [`PACE`] meanwhile; `wake` once, when shards are
-    /// to leave, to rouse those asleep.
+    /// Waits for the end. `pace` is called every [`PACE`] meanwhile; before it `wake`, once, when
+    /// shards are to leave, to rouse those asleep.
     pub fn wait(mut self, mut pace: impl FnMut(), wake: impl FnOnce()) -> Ending {
         let mut wake = Some(wake);
         let mut stage = Stage::Serving;
@@ -199,8 +199,11 @@ impl Drain {
                         // Shards may be gone already, without ringing again.
                         continue;
                     }
+                    // The wake-up to leave can get lost like any other.
+                    pace();
                     // No waiting for zero time: the kernel takes it for ever.
-                    until.saturating_duration_since(now).max(Duration::from_millis(1))
+                    let rest = until.saturating_duration_since(now);
+                    rest.clamp(Duration::from_millis(1), PACE)
                 }
                 Stage::Over(ending) => return ending,
             };
@@ -313,6 +316,24 @@ mod tests {
             beats += 1;
             if beats == 3 {
                 signalled.store(true, Ordering::SeqCst);
+                presence = None;
+            }
+        };
+        assert_eq!(drain.wait(pace, || {}), Ending::Drained);
+        assert_eq!(beats, 3);
+    }
+
+    #[test]
+    fn a_shard_that_missed_the_wake_up_to_leave_is_roused_all_the_same() {
+        let drain = Drain::without_signals(Duration::from_secs(60)).unwrap();
+        let house = drain.house();
+        let mut presence = Some(house.enter());
+        drain.signalled.store(true, Ordering::SeqCst);
+        let mut beats = 0;
+        let pace = || {
+            assert!(house.is_leaving());
+            beats += 1;
+            if beats == 3 {
                 presence = None;
             }
         };

@@ -70,16 +70,16 @@ impl Api {
         now: Instant,
     ) -> Step {
         let authorization = request.authorization.as_deref();
-        let host = request.host.as_deref();
+        let named_loopback = request.named_loopback();
         match route {
             Route::Preflight => Step::Respond(Response::preflight()),
             Route::Health => Step::Respond(health(&node())),
             Route::Demo(file) => Step::Respond(demo::file(file)),
-            Route::Metrics => match self.admin.admit(authorization, host, door) {
+            Route::Metrics => match self.admin.admit(authorization, named_loopback, door) {
                 Ok(()) => Step::Measure,
                 Err(problem) => Step::Respond(problem.response()),
             },
-            Route::DemoConfig => Step::Respond(demo::config(&self.apps, host)),
+            Route::DemoConfig => Step::Respond(demo::config(&self.apps, named_loopback)),
             Route::Api { app, endpoint } => match self.command(app, endpoint, request, now) {
                 Ok(command) => Step::Ask(command),
                 Err(problem) => Step::Respond(problem.response()),

@@ -3,7 +3,8 @@
 //! all of them, and does without those that are not heard from in time.
 //!
 //! Invariants: a ticket is answered at most once; an answer that nobody waits for any more is
-//! dropped.
+//! dropped. Whoever asks for a survey while one is under way gets what that finds: however many
+//! ask, the shards are asked once at a time.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +39,9 @@ pub struct Counter {
     /// Surveys that no shard was told of yet.
     called: RefCell<VecDeque<Ticket>>,
     surveys: RefCell<BTreeMap<u64, Survey>>,
+    /// The survey to join: not over, and nobody lost patience with it yet. So one that a shard
+    /// never answers is joined no longer than one patience, and there are few of them.
+    joinable: Cell<Option<u64>>,
     api: RefCell<ApiMeters>,
 }
 
@@ -51,7 +55,8 @@ struct Reading {
 #[derive(Debug, Default)]
 struct Survey {
     found: Vec<Option<Snapshot>>,
-    waker: Option<Waker>,
+    /// Everybody who waits for it, by the number of his ticket.
+    askers: BTreeMap<u64, Option<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +78,7 @@ impl Counter {
             readings: RefCell::default(),
             called: RefCell::default(),
             surveys: RefCell::default(),
+            joinable: Cell::new(None),
             api: RefCell::default(),
         }
     }
@@ -131,31 +137,51 @@ impl Counter {
     /// Asks every shard what it has counted. In their order; none of one that did not answer
     /// before `until` was over.
     pub async fn survey(&self, until: impl Future<Output = ()>) -> Vec<Option<Snapshot>> {
-        let ticket = self.ticket();
-        let slip = Slip { counter: self, number: ticket.number };
-        let survey = Survey { found: vec![None; self.shards()], waker: None };
-        self.surveys.borrow_mut().insert(slip.number, survey);
-        self.called.borrow_mut().push_back(ticket);
-        self.wake_shard();
+        let slip = self.slip();
         let mut until = pin!(until);
         poll_fn(|cx| {
             let over = until.as_mut().poll(cx).is_ready();
             let mut surveys = self.surveys.borrow_mut();
-            let Some(survey) = surveys.get_mut(&slip.number) else {
+            let Some(survey) = surveys.get_mut(&slip.survey) else {
                 return Poll::Ready(Vec::new());
             };
-            if over || survey.found.iter().all(Option::is_some) {
-                return Poll::Ready(std::mem::take(&mut survey.found));
+            if over || survey.is_complete() {
+                if self.joinable.get() == Some(slip.survey) {
+                    self.joinable.set(None);
+                }
+                return Poll::Ready(survey.found.clone());
             }
-            survey.waker = Some(cx.waker().clone());
+            survey.askers.insert(slip.asker, Some(cx.waker().clone()));
             Poll::Pending
         })
         .await
     }
 
+    /// Joins the survey under way, or calls one.
+    fn slip(&self) -> Slip<'_> {
+        let ticket = self.ticket();
+        let asker = ticket.number;
+        let mut surveys = self.surveys.borrow_mut();
+        let joined =
+            self.joinable.get().and_then(|number| Some((number, surveys.get_mut(&number)?)));
+        if let Some((number, survey)) = joined.filter(|(_, survey)| !survey.is_complete()) {
+            survey.askers.insert(asker, None);
+            return Slip { counter: self, survey: number, asker };
+        }
+        let askers = BTreeMap::from([(asker, None)]);
+        surveys.insert(asker, Survey { found: vec![None; self.shards()], askers });
+        self.joinable.set(Some(asker));
+        self.called.borrow_mut().push_back(ticket);
+        self.wake_shard();
+        Slip { counter: self, survey: asker, asker }
+    }
+
     /// The next survey that all shards are to be told of.
     pub fn next_survey(&self) -> Option<Ticket> {
-        self.called.borrow_mut().pop_front()
+        let mut called = self.called.borrow_mut();
+        // One that was given up already costs nobody anything.
+        std::iter::from_fn(|| called.pop_front())
+            .find(|ticket| self.surveys.borrow().contains_key(&ticket.number))
     }
 
     /// Hands what a shard answered to the survey it is for, if that still waits.
@@ -164,8 +190,8 @@ impl Counter {
             if let Some(place) = survey.found.get_mut(shard.index()) {
                 *place = Some(snapshot);
             }
-            if let Some(waker) = survey.waker.take() {
-                waker.wake();
+            if survey.is_complete() {
+                survey.askers.values_mut().filter_map(Option::take).for_each(Waker::wake);
             }
         }
     }
@@ -251,15 +277,27 @@ impl Drop for Stub<'_> {
     }
 }
 
-/// The same for a survey.
+impl Survey {
+    fn is_complete(&self) -> bool {
+        self.found.iter().all(Option::is_some)
+    }
+}
+
+/// The same for a survey, which ends with its last asker.
 struct Slip<'a> {
     counter: &'a Counter,
-    number: u64,
+    survey: u64,
+    asker: u64,
 }
 
 impl Drop for Slip<'_> {
     fn drop(&mut self) {
-        self.counter.surveys.borrow_mut().remove(&self.number);
+        let mut surveys = self.counter.surveys.borrow_mut();
+        let Some(survey) = surveys.get_mut(&self.survey) else { return };
+        survey.askers.remove(&self.asker);
+        if survey.askers.is_empty() {
+            surveys.remove(&self.survey);
+        }
     }
 }
 
@@ -340,6 +378,46 @@ mod tests {
         assert_eq!(block_on(survey), [Some(counted(0)), None]);
         counter.surveyed(late.number, ShardId(1), counted(1));
         assert!(counter.surveys.borrow().is_empty());
+    }
+
+    #[test]
+    fn whoever_asks_during_a_survey_joins_it() {
+        let counter = counter(2);
+        let mut gone = Box::pin(counter.survey(pending()));
+        let mut surveys: Vec<_> = (0..5).map(|_| Box::pin(counter.survey(pending()))).collect();
+        assert!(block_on(poll_once(gone.as_mut())).is_none());
+        for survey in &mut surveys {
+            assert!(block_on(poll_once(survey.as_mut())).is_none());
+        }
+        // That whoever called it gives up is nothing to the others.
+        drop(gone);
+        let ticket = counter.next_survey().unwrap();
+        assert!(counter.next_survey().is_none());
+        for shard in [0, 1] {
+            counter.surveyed(ticket.number, ShardId(shard), counted(shard));
+        }
+        // Complete, though nobody has fetched it yet: too old to join.
+        let mut later = pin!(counter.survey(pending()));
+        assert!(block_on(poll_once(later.as_mut())).is_none());
+        assert_ne!(counter.next_survey().unwrap().number, ticket.number);
+        for survey in surveys {
+            assert_eq!(block_on(survey), [0, 1].map(|shard| Some(counted(shard))));
+        }
+        assert_eq!(counter.surveys.borrow().len(), 1, "the later one");
+        assert!(counter.joinable.get().is_some());
+    }
+
+    #[test]
+    fn a_survey_that_somebody_lost_patience_with_is_not_joined_any_more() {
+        let counter = counter(2);
+        let mut waits = pin!(counter.survey(pending()));
+        assert!(block_on(poll_once(waits.as_mut())).is_none());
+        assert!(counter.next_survey().is_some());
+        assert_eq!(block_on(counter.survey(std::future::ready(()))), [None, None]);
+        assert!(counter.next_survey().is_none(), "that one had joined");
+        let mut anew = pin!(counter.survey(pending()));
+        assert!(block_on(poll_once(anew.as_mut())).is_none());
+        assert!(counter.next_survey().is_some());
     }
 
     #[test]

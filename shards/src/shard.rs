@@ -93,6 +93,7 @@ impl Shard {
             let turn = self.turn(now);
             if !turn.busy {
                 self.sleep(&mut ear, now).await;
+                self.wake.shared(clock::now());
                 self.pulse.wakeups += 1;
                 continue;
             }
@@ -100,6 +101,10 @@ impl Shard {
                 Some(Rest { time, alone: true }) => pause::stop(time),
                 Some(Rest { time, alone: false }) => {
                     glommio::timer::sleep(time).or(self.counter.asked()).await;
+                }
+                None if turn.answered => {
+                    let_others_in().await;
+                    self.wake.shared(clock::now());
                 }
                 None => {}
             }
@@ -123,7 +128,7 @@ impl Shard {
         if turn.busy {
             self.pulse.turned(clock::now().saturating_duration_since(began), turn.found && sent);
         }
-        turn.urgent |= self.pass_on();
+        turn.answered |= self.pass_on();
         self.tell();
         turn
     }
@@ -291,6 +296,13 @@ const RING_FULL: Duration = Duration::from_millis(1);
 /// How long to sleep at most when the doorbell cannot be heard.
 const BELL_BROKEN: Duration = Duration::from_millis(1);
 
+/// Lets tasks of other queues that can go on do so. Woken, a task is ready but does not have the
+/// thread: it would get it when the time of the shard's queue is up, and the next turn may stop
+/// the thread before that.
+async fn let_others_in() {
+    glommio::executor().yield_task_queue_now().await;
+}
+
 /// The kernel learns where a session's datagrams belong as the other shards do.
 fn steer(steering: Option<&Steering>, seat: &Seat, mail: &Mail) {
     match (steering, mail) {
@@ -301,5 +313,57 @@ fn steer(steering: Option<&Steering>, seat: &Seat, mail: &Mail) {
             steering.forget(*source, seat.me());
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicU32;
+
+    use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+
+    use super::*;
+    use crate::command::{Ask, Command, Reply};
+    use crate::ids::AppId;
+
+    /// Queues and shares as the server has them.
+    #[test]
+    fn whoever_is_answered_passes_it_on_before_the_next_turn() {
+        const ROUNDS: u32 = 200;
+        let node = LocalExecutorBuilder::new(Placement::Unbound).spawn(|| async {
+            let executor = glommio::executor();
+            let latency = Latency::Matters(Duration::from_millis(1));
+            let media = executor.create_task_queue(Shares::Static(1000), latency, "media");
+            let web =
+                executor.create_task_queue(Shares::Static(100), Latency::NotImportant, "http");
+            let loads = (0..1).map(|_| AtomicU32::new(0)).collect();
+            let counter = Rc::new(Counter::new(ShardId(0), 0, loads));
+            let passed_on = Rc::new(Cell::new(0));
+            let asker = {
+                let (counter, passed_on) = (Rc::clone(&counter), Rc::clone(&passed_on));
+                async move {
+                    for _ in 0..ROUNDS {
+                        let ask = Ask::Create { offer: None };
+                        counter.ask(Command { app: AppId(0), ask }).await.unwrap();
+                        passed_on.set(passed_on.get() + 1);
+                    }
+                }
+            };
+            let shard = async move {
+                for round in 1..=ROUNDS {
+                    counter.asked().await;
+                    let (_, ticket, _) = counter.next().unwrap();
+                    pause::stop(Duration::from_micros(50));
+                    counter.settle(ticket, Ok(Reply::Deleted));
+                    let_others_in().await;
+                    assert_eq!(passed_on.get(), round);
+                }
+            };
+            let asker = glommio::spawn_local_into(asker, web).unwrap();
+            glommio::spawn_local_into(shard, media).unwrap().await;
+            asker.await;
+        });
+        node.unwrap().join().unwrap();
     }
 }

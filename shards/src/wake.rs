@@ -15,8 +15,8 @@
 //! what arrives there is answered at once.
 //!
 //! Invariants: nothing that arrived waits longer than the bound of [`WakeDelay`] before it is
-//! taken and sent. After commands of the API there is no rest: their answers go first. Time
-//! is an argument.
+//! taken and sent. After commands of the API there is no rest, and after answers to it the
+//! thread is the API's once before anything else: answers go first. Time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub struct Turn {
     pub found: bool,
     /// There is more to do at once, or somebody on this thread waits for an answer.
     pub urgent: bool,
+    /// Somebody on this thread got one and is to pass it on.
+    pub answered: bool,
 }
 
 impl Turn {
@@ -83,6 +85,7 @@ impl Turn {
             busy: self.busy | other.busy,
             found: self.found | other.found,
             urgent: self.urgent | other.urgent,
+            answered: self.answered | other.answered,
         }
     }
 }
@@ -175,12 +178,11 @@ impl Moderator {
     /// Everything is sent: how long to stop before looking for more, or `None` to go on at once
     /// if `turn` found something, and to sleep until woken if not.
     pub fn rest(&mut self, now: Instant, turn: Turn) -> Option<Rest> {
-        if turn.urgent {
+        if turn.urgent || turn.answered {
             self.trial = None;
             return None;
         }
         if !turn.found {
-            self.shared_at = Some(now);
             return None;
         }
         self.trial = Some(now);
@@ -200,6 +202,12 @@ impl Moderator {
             self.shared_at = Some(now + time);
         }
         Some(Rest { time, alone })
+    }
+
+    /// Others on this thread were let in until now, by sleeping or by yielding to them. Rests do
+    /// not need to be told.
+    pub fn shared(&mut self, now: Instant) {
+        self.shared_at = Some(now);
     }
 
     /// Whether a rest would have ended with something there, whether or not there was one.

@@ -16,6 +16,7 @@ pub(super) struct Head {
     pub(super) target: String,
     pub(super) authorization: Option<String>,
     pub(super) host: Option<String>,
+    pub(super) passed_on: bool,
     pub(super) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
@@ -59,6 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Problem> {
         target: parsed.path.unwrap_or_default().to_owned(),
         authorization: if said.authorizations == 1 { said.authorization } else { None },
         host: if said.hosts == 1 { said.host } else { None },
+        passed_on: said.passed_on,
         framing,
         expects: said.expects && !http10,
         keep_alive: if http10 { said.keep_alive && !said.close } else { !said.close },
@@ -80,6 +82,7 @@ struct Said {
     authorization: Option<String>,
     authorizations: usize,
     host: Option<String>,
+    passed_on: bool,
 }
 
 impl Said {
@@ -107,6 +110,10 @@ impl Said {
         } else if is("authorization") {
             self.authorizations += 1;
             self.authorization = std::str::from_utf8(value).ok().map(str::to_owned);
+        } else if is("forwarded") || is("via") || is("x-real-ip") {
+            self.passed_on = true;
+        } else if let Some(prefix) = name.get(..FORWARDED.len()) {
+            self.passed_on |= prefix.eq_ignore_ascii_case(FORWARDED);
         }
         Ok(())
     }
@@ -141,6 +148,9 @@ impl Said {
         }
     }
 }
+
+/// How the names of what proxies tell without a standard begin.
+const FORWARDED: &str = "x-forwarded-";
 
 fn refuse(error: httparse::Error) -> Problem {
     match error {
@@ -257,6 +267,27 @@ mod tests {
         assert!(!keeps("1.1", "Connection: foo, Close\r\n"));
         assert!(!keeps("1.0", ""));
         assert!(keeps("1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn what_a_proxy_passed_on_is_known_by_what_it_added() {
+        let passed_on = |lines: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n");
+            parse(text.as_bytes()).unwrap().passed_on
+        };
+        for line in [
+            "Forwarded: for=192.0.2.1",
+            "Via: 1.1 proxy",
+            "X-Forwarded-For: 192.0.2.1",
+            "x-forwarded-proto: https",
+            "X-FORWARDED-:",
+            "X-Real-IP: 192.0.2.1",
+        ] {
+            assert!(passed_on(&format!("{line}\r\n")), "{line}");
+        }
+        for line in ["", "X-Forward: 1\r\n", "Viaduct: 1\r\n", "X-Forwarded: 1\r\n"] {
+            assert!(!passed_on(line), "{line}");
+        }
     }
 
     #[test]

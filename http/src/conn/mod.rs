@@ -306,6 +306,7 @@ impl Conn {
             target: head.target,
             authorization: head.authorization,
             host: head.host,
+            passed_on: head.passed_on,
             body: body.into_bytes(),
         };
         self.phase = Phase::Ready(request, manner);

@@ -38,7 +38,10 @@ pub struct Scrape {
 
 /// The answer to `GET /metrics`.
 pub(crate) fn response(scrape: Scrape) -> Response {
-    Response::plain(200, CONTENT_TYPE, text(scrape).into_bytes()).with("cache-control", "no-store")
+    Response::plain(200, CONTENT_TYPE, text(scrape).into_bytes())
+        .with("cache-control", "no-store")
+        .with("x-content-type-options", "nosniff")
+        .with("cross-origin-resource-policy", "same-origin")
 }
 
 /// The text itself.

@@ -35,6 +35,9 @@ fn one(gap: u64) -> Arrival {
     Arrival { gap: us(gap), copies: 1, last: true }
 }
 
+/// A turn with arrivals and nothing else.
+const FOUND: Turn = Turn { busy: true, found: true, urgent: false, answered: false };
+
 /// Moves as `shard` does.
 fn serve(moderator: &mut Moderator, arrivals: &[Arrival]) -> Served {
     let mut now = start();
@@ -63,14 +66,15 @@ fn serve(moderator: &mut Moderator, arrivals: &[Arrival]) -> Served {
         served.delays.extend(arrivals[first..taken].iter().map(|(at, _)| now - *at));
         let found = taken > first;
         served.turns += usize::from(found);
-        if let Some(rest) = moderator.rest(now, Turn { busy: found, found, urgent: false }) {
-            served.stops += 1;
-            now += rest.time;
-            shared_at = if rest.alone { shared_at } else { now };
-        } else if !found {
+        if !found {
             served.wakes += 1;
             now = now.max(arrivals[taken].0);
             shared_at = now;
+            moderator.shared(now);
+        } else if let Some(rest) = moderator.rest(now, FOUND) {
+            served.stops += 1;
+            now += rest.time;
+            shared_at = if rest.alone { shared_at } else { now };
         }
         served.alone = served.alone.max(now - shared_at);
     }
@@ -143,13 +147,30 @@ fn gathering_that_never_completes_a_frame_stops_and_is_tried_again() {
 fn a_shard_with_an_answer_to_give_does_not_rest() {
     let now = start();
     let mut moderator = Moderator::new(WakeDelay::Fixed(us(100)));
-    let turn = Turn { busy: true, found: true, urgent: true };
-    assert_eq!(moderator.rest(now, turn), None);
+    assert_eq!(moderator.rest(now, Turn { urgent: true, ..FOUND }), None);
+    assert_eq!(moderator.rest(now, Turn { answered: true, ..FOUND }), None);
     let rest = Rest { time: us(100), alone: false };
-    assert_eq!(moderator.rest(now, Turn { urgent: false, ..turn }), Some(rest));
+    assert_eq!(moderator.rest(now, FOUND), Some(rest));
     let mut off = Moderator::new(WakeDelay::Off);
-    assert_eq!(off.rest(now, Turn { urgent: false, ..turn }), None);
+    assert_eq!(off.rest(now, FOUND), None);
     assert_eq!(off.gather(now, true, || 1000), None);
+}
+
+#[test]
+fn a_turn_that_only_served_timers_lets_nobody_in() {
+    let mut moderator = Moderator::new(WakeDelay::Fixed(us(100)));
+    let (mut now, mut shared_at) = (start(), start());
+    for _ in 0..200 {
+        let rest = moderator.rest(now, FOUND).unwrap();
+        now += rest.time;
+        shared_at = if rest.alone { shared_at } else { now };
+        // Something arrives while the timers are served: the shard does not sleep.
+        assert_eq!(moderator.rest(now, Turn { found: false, ..FOUND }), None);
+        now += us(50);
+        assert!(now - shared_at <= ALONE + us(250), "{:?}", now - shared_at);
+    }
+    moderator.shared(now);
+    assert!(moderator.rest(now, FOUND).unwrap().alone, "after a sleep the thread is the media's");
 }
 
 proptest! {
