@@ -16,6 +16,9 @@ use crate::media::video::{self, Part};
 use crate::probe::{Order, Place, Stamp};
 use crate::report::tally::Tally;
 
+#[cfg(test)]
+mod tests;
+
 /// All that arrives at one peer.
 #[derive(Debug)]
 pub(super) struct Watching {
@@ -131,9 +134,10 @@ impl Watching {
             self.scratch.resize(len.max(self.scratch.len()), 0);
             let (ssrc, scratch) = (header.ssrc, &mut self.scratch);
             let opened = opener.open_rtp(bytes, header.header_len, ssrc, number, scratch);
-            match opened {
-                Ok(len) => stream.check(&scratch[..len], header.has_padding, number, moment, tally),
-                Err(_) => tally.corrupted += 1,
+            let opened = opened.ok().map(|len| &scratch[..len]);
+            match opened.and_then(|opened| content(opened, header.has_padding)) {
+                Some(payload) => stream.check(payload, number, moment, tally),
+                None => tally.corrupted += 1,
             }
         }
     }
@@ -162,8 +166,12 @@ impl Watching {
             return;
         };
         tally.resent += 1;
+        let Some(opened) = content(&scratch[..len], header.has_padding) else {
+            tally.corrupted += 1;
+            return;
+        };
         // RFC 4588 §4: the original sequence number comes first. Empty: padding to probe with.
-        let Some((original, payload)) = scratch[..len].split_first_chunk::<2>() else { return };
+        let Some((original, payload)) = opened.split_first_chunk::<2>() else { return };
         let original = u16::from_be_bytes(*original);
         let rtx_ssrc = header.ssrc;
         let group = self.lines.iter().find(|line| line.rtx_ssrcs.contains(&rtx_ssrc));
@@ -174,7 +182,7 @@ impl Watching {
         stream.nack.on_packet(number, moment.now);
         if matches!(stream.order.note(number), Place::Next | Place::Ahead | Place::Late) {
             tally.packets_out += 1;
-            stream.check(payload, header.has_padding, number, moment, tally);
+            stream.check(payload, number, moment, tally);
         }
     }
 
@@ -313,23 +321,7 @@ const STREAMS_MAX: usize = 1024;
 
 impl Stream {
     /// Checks an opened payload.
-    fn check(
-        &mut self,
-        payload: &[u8],
-        has_padding: bool,
-        number: u64,
-        moment: Moment,
-        tally: &mut Tally,
-    ) {
-        let payload = if has_padding {
-            let Ok(payload) = rtp::unpad(payload) else {
-                tally.corrupted += 1;
-                return;
-            };
-            payload
-        } else {
-            payload
-        };
+    fn check(&mut self, payload: &[u8], number: u64, moment: Moment, tally: &mut Tally) {
         if payload.is_empty() {
             return;
         }
@@ -360,6 +352,11 @@ impl Stream {
         let micros = moment.unix.saturating_sub(stamp.sent) / 1000;
         tally.latency.saturating_record(micros.max(1));
     }
+}
+
+/// What was opened, without its padding.
+fn content(opened: &[u8], has_padding: bool) -> Option<&[u8]> {
+    if has_padding { rtp::unpad(opened).ok() } else { Some(opened) }
 }
 
 /// The codec's headers at the start of a VP8 payload, which are not part of the probe.
