@@ -106,7 +106,10 @@ impl Watching {
         {
             feedback.arrived(seq, moment.now);
         }
-        let number = stream.order.extend(header.seq);
+        let Some(number) = stream.order.extend(header.seq) else {
+            tally.ancient += 1;
+            return;
+        };
         if stream.is_rtx {
             self.receive_again(opener, bytes, &header, number, moment, at, tally);
             return;
@@ -118,8 +121,11 @@ impl Watching {
                 tally.duplicated += 1;
                 return;
             }
-            // Counted lost already; that it came late changes nothing.
-            Place::Ancient => return,
+            // Counted lost already; that it came late changes nothing there.
+            Place::Ancient => {
+                tally.ancient += 1;
+                return;
+            }
         }
         tally.packets_out += 1;
         tally.bytes_out += bytes.len() as u64;
@@ -178,7 +184,7 @@ impl Watching {
         let Some(group) = group else { return };
         let media = |stream: &&mut Stream| group.ssrcs.contains(&stream.ssrc);
         let Some(stream) = self.streams.iter_mut().find(media) else { return };
-        let number = stream.order.extend(original);
+        let Some(number) = stream.order.extend(original) else { return };
         stream.nack.on_packet(number, moment.now);
         if matches!(stream.order.note(number), Place::Next | Place::Ahead | Place::Late) {
             tally.packets_out += 1;

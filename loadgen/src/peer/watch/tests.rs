@@ -207,6 +207,21 @@ fn a_payload_that_was_changed_before_it_was_sealed_is_told() {
 }
 
 #[test]
+fn a_packet_from_before_the_first_does_not_pass_for_the_end_of_the_cycle() {
+    let mut world = World::new(1);
+    for number in 2..10 {
+        let packet = world.sound(number);
+        world.receive(&packet);
+        if number == 3 {
+            let late = World::new(1).sound(65_535);
+            world.receive(&late);
+        }
+    }
+    let tally = world.end();
+    assert_eq!((counts(&tally), tally.ancient), ([8, 0, 0, 0, 0, 0], 1));
+}
+
+#[test]
 fn content_of_another_track_is_told() {
     let mut world = World::new(1);
     for number in 0..10 {
