@@ -49,6 +49,8 @@ struct Stream {
     /// What probe numbers are behind sequence numbers; a server may begin anywhere, but must
     /// not leave out or insert.
     offset: Option<i64>,
+    /// When the last packet came, nanoseconds since the epoch.
+    last: u64,
     /// When the first packet came that can be shown: of video, a keyframe's.
     began: Option<u64>,
 }
@@ -130,6 +132,7 @@ impl Watching {
         tally.packets_out += 1;
         tally.bytes_out += bytes.len() as u64;
         self.last_media = moment.unix;
+        stream.last = moment.unix;
         if stream.is_video {
             stream.nack.on_packet(number, moment.now);
         }
@@ -243,6 +246,7 @@ impl Watching {
             nack: NackGenerator::default(),
             stats: ReceptionStats::new(if line.is_video { 90_000 } else { 48_000 }),
             offset: None,
+            last: 0,
             began: None,
         });
         Some(self.streams.len() - 1)
@@ -297,6 +301,26 @@ impl Watching {
         }
     }
 
+    /// Losses up to here belong to what is measured until here: [`Self::close_books`].
+    pub(super) fn draw_line(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.order.draw_line());
+    }
+
+    /// What has not come since from before the line is lost.
+    pub(super) fn close_books(&mut self, tally: &mut Tally) {
+        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close());
+        self.settle_losses(tally);
+    }
+
+    /// How many expected tracks began and came no more when it was `unix`.
+    pub(super) fn stopped(&self, unix: u64) -> usize {
+        let last = |(_, track): &(String, u32)| {
+            let of = self.streams.iter().filter(|stream| stream.track == Some(*track));
+            of.map(|stream| stream.last).max().filter(|last| *last > 0)
+        };
+        self.expected.iter().filter_map(last).filter(|last| last + STOPPED < unix).count()
+    }
+
     pub(super) fn finish(&mut self, tally: &mut Tally) {
         for stream in self.streams.drain(..).filter(|stream| !stream.is_rtx) {
             let mut stream = stream;
@@ -321,6 +345,10 @@ impl Watching {
         self.last_media
     }
 }
+
+/// A track that has not come for so long has stopped, nanoseconds: sound comes each 20 ms, and
+/// what a server holds back while it repairs a hole is a fraction of it.
+const STOPPED: u64 = 2_000_000_000;
 
 /// More SSRCs than any scenario needs are not ours.
 const STREAMS_MAX: usize = 1024;

@@ -311,3 +311,46 @@ fn media_begins_with_a_keyframe_and_the_last_of_the_tracks() {
     world.receive(&packet);
     assert_eq!(world.watching.take_first_media(), Some(world.moment().unix));
 }
+
+#[test]
+fn a_track_that_came_and_comes_no_more_has_stopped() {
+    let mut world = World::new(1);
+    let first = world.sound(0);
+    world.receive(&first);
+    let stopped = |world: &World| world.watching.stopped(world.moment().unix);
+    for number in 0..1999 {
+        let packet = world.picture(number);
+        world.receive(&packet);
+    }
+    // Each packet took a millisecond.
+    assert_eq!(stopped(&world), 0);
+    for number in 1999..2002 {
+        let packet = world.picture(number);
+        world.receive(&packet);
+    }
+    assert_eq!(stopped(&world), 1);
+    world.passed += 10_000_000_000;
+    assert_eq!(stopped(&world), 2);
+}
+
+#[test]
+fn losses_are_counted_on_their_side_of_the_line() {
+    let mut world = World::new(1);
+    for number in (0..40).filter(|number| ![5, 20, 30].contains(number)) {
+        if number == 10 {
+            world.watching.draw_line();
+            world.watching.close_books(&mut world.tally);
+            assert_eq!(world.tally.lost, 1);
+        }
+        if number == 25 {
+            world.watching.draw_line();
+        }
+        let packet = world.picture(number);
+        world.receive(&packet);
+    }
+    let repair = world.repair(0, 20);
+    world.receive(&repair);
+    world.watching.close_books(&mut world.tally);
+    assert_eq!(world.tally.lost, 1);
+    assert_eq!(world.end().lost, 2);
+}
