@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Window;
 use super::server::{Reading, Watch};
+use crate::api::{Cause, Failure};
 use crate::real::clock;
 use crate::real::orders::{Line, Order};
 use crate::report::make::{Facts, GeneratorUse, ServerUse};
@@ -15,6 +16,9 @@ use crate::report::series::{Moment, Series, Use};
 use crate::report::summary::Report;
 use crate::report::tally::Tally;
 use crate::scenario::cue::Phase;
+
+/// How long what was under way at the end may take: repairs of repairs, on any path.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Takes stock of workers, server and this process.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Stock {
     /// Since the run began.
     total: Tally,
     worker_cpu: Vec<Duration>,
+    /// Workers that answer no more, whose failure is counted.
+    gone: Vec<bool>,
     process: Option<Process>,
     last: Last,
     series: Series,
@@ -69,6 +75,7 @@ impl Stock {
     ) -> Self {
         let now = clock::moment().now;
         let worker_cpu = vec![Duration::ZERO; workers.len()];
+        let gone = vec![false; workers.len()];
         let (total, server, own_cpu) = (Tally::default(), Reading::default(), None);
         Self {
             workers,
@@ -79,6 +86,7 @@ impl Stock {
             planned: Duration::ZERO,
             began: now,
             worker_cpu,
+            gone,
             process: Process::own().ok(),
             last: Last { at: now, total: total.clone(), server, own_cpu },
             total,
@@ -147,10 +155,16 @@ impl Stock {
 
     /// When the measurement begins, and when it ends.
     pub(super) async fn mark(&mut self, phase: Phase) {
+        let at_end = phase != Phase::Settling;
+        self.give(|| Order::DrawLine);
+        if !at_end {
+            // What is under way now is the warm-up's, come or lost.
+            self.give(|| Order::CloseBooks { at_end });
+        }
         let server = self.watch.read().await;
         self.count().await;
         let moment = clock::moment();
-        let mark = Mark {
+        let mut mark = Mark {
             at: moment.now,
             unix: moment.unix,
             total: self.total.clone(),
@@ -158,11 +172,19 @@ impl Stock {
             own_cpu: self.own_cpu(),
             worker_cpu: self.worker_cpu.clone(),
         };
-        if phase == Phase::Settling {
+        if !at_end {
             self.warm = Some(mark);
-        } else {
-            self.done = Some(mark);
+            return;
         }
+        tokio::time::sleep(GRACE).await;
+        self.give(|| Order::CloseBooks { at_end });
+        self.count().await;
+        mark.total.lost = self.total.lost;
+        self.done = Some(mark);
+    }
+
+    fn give(&self, order: impl Fn() -> Order) {
+        self.workers.iter().for_each(|line| line.give(order()));
     }
 
     /// When the measurement was, once it is over.
@@ -173,7 +195,7 @@ impl Stock {
 
     /// Nobody publishes any more.
     pub(super) fn hush(&self) {
-        self.workers.iter().for_each(|line| line.give(Order::Hush));
+        self.give(|| Order::Hush);
     }
 
     /// The report of the run.
@@ -181,7 +203,7 @@ impl Stock {
         self.take(Phase::Leaving).await;
         self.display.end();
         let now = clock::moment().now;
-        let mut total = self.total;
+        let total = self.total;
         let warm = self.warm;
         let done = self.done.unwrap_or_else(|| Mark {
             at: now,
@@ -191,13 +213,23 @@ impl Stock {
             own_cpu: None,
             worker_cpu: self.worker_cpu.clone(),
         });
-        // What flowed while everybody left belongs to no measurement; what was missing then does.
+        // What flowed or was lost while everybody left belongs to no measurement; what was wrong
+        // then is told as ever.
         let ended = &done.total;
-        total.packets_in = ended.packets_in;
-        total.bytes_in = ended.bytes_in;
-        total.packets_out = ended.packets_out;
-        total.bytes_out = ended.bytes_out;
-        total.latency = ended.latency.clone();
+        let total = Tally {
+            begun: total.begun,
+            connected: total.connected,
+            left: total.left,
+            failures: total.failures,
+            profiles: total.profiles,
+            duplicated: total.duplicated,
+            corrupted: total.corrupted,
+            foreign: total.foreign,
+            join: total.join,
+            first_media: total.first_media,
+            api: total.api,
+            ..ended.clone()
+        };
         let begin = warm.as_ref().map_or(self.began, |warm| warm.at);
         let facts = Facts {
             duration: done.at.saturating_duration_since(begin),
@@ -231,11 +263,16 @@ impl Stock {
 
     /// Adds up what everybody counted.
     async fn count(&mut self) {
-        for (line, cpu) in self.workers.iter().zip(&mut self.worker_cpu) {
-            // A worker that is gone counts no more.
+        let known = self.worker_cpu.iter_mut().zip(&mut self.gone);
+        for (line, (cpu, gone)) in self.workers.iter().zip(known) {
             if let Ok(counted) = line.ask(|reply| Order::Count { reply }).await {
                 self.total.add(&counted.tally);
                 *cpu += counted.cpu;
+            } else if !*gone {
+                // Its peers are silent from here on, and what they had counted since is lost.
+                *gone = true;
+                let what = "a worker of the load generator ended, with all its peers";
+                self.total.fail(Failure::new(Cause::Local, what));
             }
         }
         let own = std::mem::take(&mut *self.own.borrow_mut());

@@ -78,6 +78,10 @@ pub struct Peer {
     pending: Option<SdpPendingOffer>,
     stage: Stage,
     ice_connected: bool,
+    /// ICE had connected, and has no answers any more.
+    ice_lost: bool,
+    /// Its end is meant, or counted.
+    end_expected: bool,
     timeout: Option<Instant>,
     sealer: Option<Sealer>,
     opener: Option<Opener>,
@@ -125,6 +129,8 @@ impl Peer {
             pending: None,
             stage: Stage::Connecting,
             ice_connected: false,
+            ice_lost: false,
+            end_expected: false,
             timeout: None,
             sealer: None,
             opener: None,
@@ -368,9 +374,47 @@ impl Peer {
         self.watching.finish(tally);
     }
 
-    /// Counts what turned out lost since the last call.
+    /// Counts what turned out lost since the last call, and an end that nobody asked for.
     pub fn settle_losses(&mut self, tally: &mut Tally) {
         self.watching.settle_losses(tally);
+        if self.stage == Stage::Closed && self.profile.is_some() {
+            self.end("the server closed the transport of a session in use", tally);
+        }
+    }
+
+    /// From now on the server may end it.
+    pub fn leave(&mut self) {
+        self.end_expected = true;
+    }
+
+    fn end(&mut self, what: &str, tally: &mut Tally) {
+        if !self.end_expected {
+            self.end_expected = true;
+            tally.fail(Failure::new(Cause::Closed, what));
+        }
+    }
+
+    /// What is missing from before this moment is lost when the books are closed.
+    pub fn draw_line(&mut self) {
+        self.watching.draw_line();
+    }
+
+    /// Counts what is still missing from before the line.
+    pub fn close_books(&mut self, tally: &mut Tally) {
+        self.watching.close_books(tally);
+    }
+
+    /// At the end of a measurement: counts what no longer comes.
+    pub fn count_stopped(&mut self, moment: Moment, tally: &mut Tally) {
+        if self.end_expected {
+            return;
+        }
+        if self.ice_lost {
+            self.end("the server stopped answering the ICE checks of a session in use", tally);
+        }
+        for _ in 0..self.watching.stopped(moment.unix) {
+            tally.fail(Failure::new(Cause::NoMedia, "a pulled track stopped during the run"));
+        }
     }
 
     /// Time of arrival of the first media of all its lines that expect a track; for video, of
@@ -416,7 +460,8 @@ impl Peer {
     fn notice(&mut self, event: &Event) {
         match event {
             Event::IceConnectionStateChange(state) => {
-                self.ice_connected |= !state.is_disconnected();
+                self.ice_connected |= state.is_connected();
+                self.ice_lost = self.ice_connected && state.is_disconnected();
             }
             Event::Connected => {
                 let Some(keys) = self.slot.take() else { return };

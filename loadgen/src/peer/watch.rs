@@ -16,6 +16,9 @@ use crate::media::video::{self, Part};
 use crate::probe::{Order, Place, Stamp};
 use crate::report::tally::Tally;
 
+#[cfg(test)]
+mod tests;
+
 /// All that arrives at one peer.
 #[derive(Debug)]
 pub(super) struct Watching {
@@ -46,6 +49,8 @@ struct Stream {
     /// What probe numbers are behind sequence numbers; a server may begin anywhere, but must
     /// not leave out or insert.
     offset: Option<i64>,
+    /// When the last packet came, nanoseconds since the epoch.
+    last: u64,
     /// When the first packet came that can be shown: of video, a keyframe's.
     began: Option<u64>,
 }
@@ -103,7 +108,10 @@ impl Watching {
         {
             feedback.arrived(seq, moment.now);
         }
-        let number = stream.order.extend(header.seq);
+        let Some(number) = stream.order.extend(header.seq) else {
+            tally.ancient += 1;
+            return;
+        };
         if stream.is_rtx {
             self.receive_again(opener, bytes, &header, number, moment, at, tally);
             return;
@@ -115,12 +123,16 @@ impl Watching {
                 tally.duplicated += 1;
                 return;
             }
-            // Counted lost already; that it came late changes nothing.
-            Place::Ancient => return,
+            // Counted lost already; that it came late changes nothing there.
+            Place::Ancient => {
+                tally.ancient += 1;
+                return;
+            }
         }
         tally.packets_out += 1;
         tally.bytes_out += bytes.len() as u64;
         self.last_media = moment.unix;
+        stream.last = moment.unix;
         if stream.is_video {
             stream.nack.on_packet(number, moment.now);
         }
@@ -131,9 +143,10 @@ impl Watching {
             self.scratch.resize(len.max(self.scratch.len()), 0);
             let (ssrc, scratch) = (header.ssrc, &mut self.scratch);
             let opened = opener.open_rtp(bytes, header.header_len, ssrc, number, scratch);
-            match opened {
-                Ok(len) => stream.check(&scratch[..len], header.has_padding, number, moment, tally),
-                Err(_) => tally.corrupted += 1,
+            let opened = opened.ok().map(|len| &scratch[..len]);
+            match opened.and_then(|opened| content(opened, header.has_padding)) {
+                Some(payload) => stream.check(payload, number, moment, tally),
+                None => tally.corrupted += 1,
             }
         }
     }
@@ -162,19 +175,23 @@ impl Watching {
             return;
         };
         tally.resent += 1;
+        let Some(opened) = content(&scratch[..len], header.has_padding) else {
+            tally.corrupted += 1;
+            return;
+        };
         // RFC 4588 §4: the original sequence number comes first. Empty: padding to probe with.
-        let Some((original, payload)) = scratch[..len].split_first_chunk::<2>() else { return };
+        let Some((original, payload)) = opened.split_first_chunk::<2>() else { return };
         let original = u16::from_be_bytes(*original);
         let rtx_ssrc = header.ssrc;
         let group = self.lines.iter().find(|line| line.rtx_ssrcs.contains(&rtx_ssrc));
         let Some(group) = group else { return };
         let media = |stream: &&mut Stream| group.ssrcs.contains(&stream.ssrc);
         let Some(stream) = self.streams.iter_mut().find(media) else { return };
-        let number = stream.order.extend(original);
+        let Some(number) = stream.order.extend(original) else { return };
         stream.nack.on_packet(number, moment.now);
         if matches!(stream.order.note(number), Place::Next | Place::Ahead | Place::Late) {
             tally.packets_out += 1;
-            stream.check(payload, header.has_padding, number, moment, tally);
+            stream.check(payload, number, moment, tally);
         }
     }
 
@@ -229,6 +246,7 @@ impl Watching {
             nack: NackGenerator::default(),
             stats: ReceptionStats::new(if line.is_video { 90_000 } else { 48_000 }),
             offset: None,
+            last: 0,
             began: None,
         });
         Some(self.streams.len() - 1)
@@ -283,6 +301,26 @@ impl Watching {
         }
     }
 
+    /// Losses up to here belong to what is measured until here: [`Self::close_books`].
+    pub(super) fn draw_line(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.order.draw_line());
+    }
+
+    /// What has not come since from before the line is lost.
+    pub(super) fn close_books(&mut self, tally: &mut Tally) {
+        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close());
+        self.settle_losses(tally);
+    }
+
+    /// How many expected tracks began and came no more when it was `unix`.
+    pub(super) fn stopped(&self, unix: u64) -> usize {
+        let last = |(_, track): &(String, u32)| {
+            let of = self.streams.iter().filter(|stream| stream.track == Some(*track));
+            of.map(|stream| stream.last).max().filter(|last| *last > 0)
+        };
+        self.expected.iter().filter_map(last).filter(|last| last + STOPPED < unix).count()
+    }
+
     pub(super) fn finish(&mut self, tally: &mut Tally) {
         for stream in self.streams.drain(..).filter(|stream| !stream.is_rtx) {
             let mut stream = stream;
@@ -308,28 +346,16 @@ impl Watching {
     }
 }
 
+/// A track that has not come for so long has stopped, nanoseconds: sound comes each 20 ms, and
+/// what a server holds back while it repairs a hole is a fraction of it.
+const STOPPED: u64 = 2_000_000_000;
+
 /// More SSRCs than any scenario needs are not ours.
 const STREAMS_MAX: usize = 1024;
 
 impl Stream {
     /// Checks an opened payload.
-    fn check(
-        &mut self,
-        payload: &[u8],
-        has_padding: bool,
-        number: u64,
-        moment: Moment,
-        tally: &mut Tally,
-    ) {
-        let payload = if has_padding {
-            let Ok(payload) = rtp::unpad(payload) else {
-                tally.corrupted += 1;
-                return;
-            };
-            payload
-        } else {
-            payload
-        };
+    fn check(&mut self, payload: &[u8], number: u64, moment: Moment, tally: &mut Tally) {
         if payload.is_empty() {
             return;
         }
@@ -360,6 +386,11 @@ impl Stream {
         let micros = moment.unix.saturating_sub(stamp.sent) / 1000;
         tally.latency.saturating_record(micros.max(1));
     }
+}
+
+/// What was opened, without its padding.
+fn content(opened: &[u8], has_padding: bool) -> Option<&[u8]> {
+    if has_padding { rtp::unpad(opened).ok() } else { Some(opened) }
 }
 
 /// The codec's headers at the start of a VP8 payload, which are not part of the probe.

@@ -1,7 +1,8 @@
 //! What became of each sequence number of one stream: arrived, late, twice, never.
 //!
 //! Invariants: every number from the first to the highest is counted exactly once as received or
-//! lost, a lost one when it is [`WINDOW`] behind the highest or at the end.
+//! lost, a lost one when it is [`WINDOW`] behind the highest, when the books are closed over it,
+//! or at the end.
 
 /// How far behind a packet may come and still be told from a duplicate.
 pub(super) const WINDOW: u64 = 1024;
@@ -29,6 +30,8 @@ pub struct Order {
     /// A bit per number in (highest - WINDOW, highest], at its place modulo `WINDOW`.
     seen: [u64; (WINDOW / 64) as usize],
     lost: u64,
+    /// Up to where [`Self::close`] counts.
+    line: Option<u64>,
     /// The next gap is nobody's fault.
     forgives: bool,
 }
@@ -40,18 +43,20 @@ impl Default for Order {
             highest: None,
             seen: [0; (WINDOW / 64) as usize],
             lost: 0,
+            line: None,
             forgives: false,
         }
     }
 }
 
 impl Order {
-    /// The number closest to the highest that ends in `seq` (RFC 3711 appendix A).
+    /// The number closest to the highest that ends in `seq` (RFC 3711 appendix A). `None`: from
+    /// before the first cycle, which only something older than the first packet can be.
     #[inline]
-    pub fn extend(&self, seq: u16) -> u64 {
-        let Some(highest) = self.highest else { return u64::from(seq) };
+    pub fn extend(&self, seq: u16) -> Option<u64> {
+        let Some(highest) = self.highest else { return Some(u64::from(seq)) };
         let distance = i64::from(seq.wrapping_sub(highest as u16) as i16);
-        highest.checked_add_signed(distance).unwrap_or_else(|| u64::from(seq))
+        highest.checked_add_signed(distance)
     }
 
     /// Notes an arrival.
@@ -115,6 +120,24 @@ impl Order {
         std::mem::take(&mut self.lost)
     }
 
+    /// Draws a line behind what has come: [`Self::close`] counts up to here.
+    pub fn draw_line(&mut self) {
+        self.line = self.highest;
+    }
+
+    /// Closes the books up to the line: what is still missing there is lost now, and what comes
+    /// of it later is too old.
+    pub fn close(&mut self) {
+        let (Some(line), Some(highest)) = (self.line.take(), self.highest) else { return };
+        // A receiver that has been away since begins anew behind the line.
+        if line < self.first {
+            return;
+        }
+        let from = self.first.max((highest + 1).saturating_sub(WINDOW));
+        self.lost += self.missing_in(from, line);
+        self.first = line + 1;
+    }
+
     /// The next gap does not count: the receiver was away for its own reasons.
     pub fn forgive(&mut self) {
         self.forgives = true;
@@ -130,8 +153,11 @@ impl Order {
     /// Numbers in the window that have not come.
     fn missing(&self) -> u64 {
         let Some(highest) = self.highest else { return 0 };
-        let from = self.first.max((highest + 1).saturating_sub(WINDOW));
-        (from..=highest).filter(|&n| self.seen[word(n)] & bit(n) == 0).count() as u64
+        self.missing_in(self.first.max((highest + 1).saturating_sub(WINDOW)), highest)
+    }
+
+    fn missing_in(&self, from: u64, to: u64) -> u64 {
+        (from..=to).filter(|&n| self.seen[word(n)] & bit(n) == 0).count() as u64
     }
 
     pub fn highest(&self) -> Option<u64> {
@@ -160,6 +186,7 @@ mod tests {
         fn received_and_lost_make_up_all(
             start in 0u64..70_000,
             arrivals in prop::collection::vec(0u64..4000, 1..600),
+            marks in prop::collection::vec(0usize..600, 0..6),
         ) {
             let mut order = Order::default();
             let mut received = BTreeSet::new();
@@ -169,7 +196,12 @@ mod tests {
                 *at = match step % 10 { 0 => at.saturating_sub(step % 700), 1 => *at + step, _ => *at + 1 };
                 Some(*at)
             }).collect();
-            for &number in &numbers {
+            for (at, &number) in numbers.iter().enumerate() {
+                if marks.contains(&at) {
+                    order.draw_line();
+                } else if marks.iter().any(|mark| mark + 7 == at) {
+                    order.close();
+                }
                 match order.note(number) {
                     Place::Next | Place::Ahead | Place::Late => { prop_assert!(received.insert(number)) }
                     Place::Duplicate => prop_assert!(received.contains(&number)),
@@ -182,6 +214,30 @@ mod tests {
             lost += order.finish();
             prop_assert_eq!(lost + received.len() as u64, highest - first + 1);
         }
+    }
+
+    #[test]
+    fn what_is_missing_before_the_line_is_counted_when_it_is_closed() {
+        let mut order = Order::default();
+        for number in [10, 11, 13, 15, 16] {
+            order.note(number);
+        }
+        order.draw_line();
+        // A repair under way when the line was drawn is no loss; a hole behind it comes later.
+        assert_eq!((order.note(14), order.note(18)), (Place::Late, Place::Ahead));
+        order.close();
+        assert_eq!((order.take_lost(), order.note(12)), (1, Place::Ancient));
+        assert_eq!((order.note(16), order.note(20)), (Place::Ancient, Place::Ahead));
+        order.close();
+        assert_eq!((order.take_lost(), order.finish()), (0, 2));
+    }
+
+    #[test]
+    fn what_came_before_the_first_cycle_is_not_the_end_of_it() {
+        let mut order = Order::default();
+        assert_eq!(order.note(3), Place::Next);
+        assert_eq!((order.extend(65_535), order.extend(0)), (None, Some(0)));
+        assert_eq!((order.note(0), order.note(4)), (Place::Ancient, Place::Next));
     }
 
     #[test]
@@ -208,7 +264,7 @@ mod tests {
             .into();
         use Place::*;
         assert_eq!(places, [Next, Next, Ahead, Late, Duplicate, Late, Duplicate, Next]);
-        assert_eq!(order.extend(2), 65_538);
+        assert_eq!(order.extend(2), Some(65_538));
         assert_eq!(order.note(65_539 + WINDOW), Ahead);
         assert_eq!(order.note(65_539), Ancient);
     }

@@ -59,6 +59,16 @@ pub enum Order {
     },
     /// Nobody publishes any more.
     Hush,
+    /// What is missing from before now is lost when the books are closed.
+    DrawLine,
+    /// Count that; at the end of the measurement also whatever stopped during it.
+    CloseBooks {
+        at_end: bool,
+    },
+    /// From now on the server may end it.
+    Leave {
+        peer: PeerId,
+    },
     /// Answer once the transport stands, or cannot any more.
     WhenConnected {
         peer: PeerId,
@@ -149,6 +159,11 @@ impl Hand {
 
     pub fn rebind(&self) {
         self.line.give(Order::Rebind { peer: self.peer });
+    }
+
+    /// To be said before the API is told, or the server's goodbye counts as a failure.
+    pub fn leave(&self) {
+        self.line.give(Order::Leave { peer: self.peer });
     }
 
     pub fn goodbye(&self) {

@@ -105,6 +105,7 @@ impl Seats {
             Order::Publish { peer, on } => {
                 (peer, self.with(peer, |seat| seat.peer.publish(on, moment)))
             }
+            Order::Leave { peer } => (peer, self.with(peer, |seat| seat.peer.leave())),
             Order::WhenConnected { peer, reply } => {
                 (peer, self.with(peer, |seat| seat.connected = Some(reply)))
             }
@@ -243,6 +244,24 @@ impl Seats {
         let moment = clock::moment();
         for seat in self.seats.iter_mut().flatten() {
             seat.peer.publish(false, moment);
+        }
+    }
+
+    pub(super) fn draw_line(&mut self) {
+        self.seats.iter_mut().flatten().for_each(|seat| seat.peer.draw_line());
+    }
+
+    /// Counts what is missing from before the line, and at the end what stopped.
+    pub(super) fn close_books(&mut self, at_end: bool, tally: &mut Tally) {
+        let moment = clock::moment();
+        for seat in self.seats.iter_mut().flatten() {
+            seat.peer.close_books(tally);
+            // Who waits for media is judged by how long it waits.
+            let begins = seat.flowing.as_ref().is_some_and(|reply| !reply.is_closed());
+            let moves = seat.again.as_ref().is_some_and(|(_, reply)| !reply.is_closed());
+            if at_end && !begins && !moves {
+                seat.peer.count_stopped(moment, tally);
+            }
         }
     }
 

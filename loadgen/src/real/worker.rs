@@ -155,6 +155,8 @@ impl Loop {
                     let _ = reply.send(Counted { tally, cpu: spent });
                 }
                 Order::Hush => self.seats.hush(),
+                Order::DrawLine => self.seats.draw_line(),
+                Order::CloseBooks { at_end } => self.seats.close_books(at_end, &mut self.tally),
                 order => self.seats.obey(
                     order,
                     &self.settings,

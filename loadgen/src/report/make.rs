@@ -128,7 +128,6 @@ impl Report {
 
     /// What is told of the time after the warm-up.
     fn count_media(&mut self, total: &Tally, before: &Tally) {
-        // Losses can be taken back by packets that come late, also across the warm-up's end.
         let after = |what: fn(&Tally) -> u64| what(total).saturating_sub(what(before));
         self.packets_in = after(|t| t.packets_in);
         self.bytes_in = after(|t| t.bytes_in);

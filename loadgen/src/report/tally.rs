@@ -30,6 +30,8 @@ pub struct Tally {
     pub duplicated: u64,
     /// Came after a later one.
     pub reordered: u64,
+    /// Came so late that it was counted lost, or told no more from a duplicate.
+    pub ancient: u64,
     /// Packets that were decrypted and checked bit by bit.
     pub checked: u64,
     /// Content that was not what its publisher sent, or authentication that failed.
@@ -78,6 +80,7 @@ impl Default for Tally {
             skipped_frames: 0,
             duplicated: 0,
             reordered: 0,
+            ancient: 0,
             checked: 0,
             corrupted: 0,
             foreign: 0,
@@ -126,6 +129,7 @@ impl Tally {
         self.skipped_frames += other.skipped_frames;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.ancient += other.ancient;
         self.checked += other.checked;
         self.corrupted += other.corrupted;
         self.foreign += other.foreign;

@@ -195,6 +195,7 @@ impl<C: Caller + Clone + 'static> Cast<C> {
     /// Leaves: tells the API, then the peer's transport.
     pub async fn leave(&self, member: Member) {
         member.keeper.leaving.set(true);
+        member.hand.leave();
         if let Err(failure) = self.api.leave(&self.caller, &member.joined).await {
             self.tally.borrow_mut().fail(failure);
         }
