@@ -26,7 +26,7 @@ use crate::mail::{Mail, Ticket};
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
 use crate::snapshot::{Pulse, Snapshot};
-use crate::wake::{Moderator, Rest, Turn, WakeDelay};
+use crate::wake::{Moderator, Rest, Turn, Unfinished, WakeDelay};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -119,7 +119,10 @@ impl Shard {
             let taken = self.take(now);
             turn = turn.and(taken);
             // What somebody waits for is not held up by the rest of a frame.
-            let unfinished = || if turn.urgent { 0 } else { self.engine.unfinished() };
+            let unfinished = || {
+                let unfinished = self.engine.unfinished();
+                if turn.urgent { Unfinished { copies: 0, ..unfinished } } else { unfinished }
+            };
             let Some(wait) = self.wake.gather(now, taken.found, unfinished) else { break };
             pause::stop(wait);
             now = clock::now();

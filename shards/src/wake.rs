@@ -90,6 +90,15 @@ impl Turn {
     }
 }
 
+/// Frames of which a part has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unfinished {
+    /// How many copies would leave before the rest of their frame.
+    pub copies: usize,
+    /// Of how many of the copies that were waited for more has come since.
+    pub went_on: usize,
+}
+
 /// To do nothing for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
@@ -110,7 +119,8 @@ pub struct Moderator {
     /// The end of that turn was the begin of a rest.
     rested: bool,
     gather: Odds,
-    gathering: bool,
+    /// The copies whose frames are being waited for, while they are.
+    gathering: Option<usize>,
     passed_over: u32,
     /// When others on this thread were last let in.
     shared_at: Option<Instant>,
@@ -127,7 +137,7 @@ impl Moderator {
             trial: None,
             rested: false,
             gather: Odds(1.0),
-            gathering: false,
+            gathering: None,
             passed_over: 0,
             shared_at: None,
             since: None,
@@ -137,21 +147,21 @@ impl Moderator {
     /// Arrivals were taken, nothing of them is sent yet: how long to wait for more before
     /// sending, if at all. To be asked again after that wait and another taking.
     ///
-    /// `unfinished`: how many copies would leave before the rest of their frame.
+    /// It was worth it if those frames went on of which most copies are made: that anything came,
+    /// from whichever publisher, says nothing.
     pub fn gather(
         &mut self,
         now: Instant,
         found: bool,
-        unfinished: impl FnOnce() -> usize,
+        unfinished: impl FnOnce() -> Unfinished,
     ) -> Option<Duration> {
         let longest = match self.delay {
             WakeDelay::Off => return None,
             WakeDelay::Auto => LONGEST,
             WakeDelay::Fixed(delay) => delay,
         };
-        if std::mem::take(&mut self.gathering) {
-            self.gather.note(found);
-        } else {
+        let awaited = self.gathering.take();
+        if awaited.is_none() {
             self.judge_rest(now, found);
             if !std::mem::take(&mut self.rested) {
                 self.since = Some(now);
@@ -159,19 +169,23 @@ impl Moderator {
         }
         let waited =
             self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let Unfinished { copies, went_on } =
+            if found { unfinished() } else { Unfinished::default() };
+        if let Some(awaited) = awaited {
+            self.gather.note(2 * went_on >= awaited);
+        }
         if !found || waited + GATHER > longest {
             return None;
         }
-        let unfinished = unfinished();
-        if unfinished as f32 * self.gather.0 < GATHER_COPIES {
+        if copies as f32 * self.gather.0 < GATHER_COPIES {
             // Frames of few copies say nothing about those of many.
-            self.passed_over += u32::from(unfinished as f32 >= GATHER_COPIES);
+            self.passed_over += u32::from(copies as f32 >= GATHER_COPIES);
             if self.passed_over < TRY_AGAIN {
                 return None;
             }
         }
         self.passed_over = 0;
-        self.gathering = true;
+        self.gathering = Some(copies);
         Some(GATHER)
     }
 

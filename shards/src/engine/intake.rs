@@ -209,7 +209,7 @@ impl Engine {
         }
         let Some(feed) = self.feeds.get_mut(feed_key) else { return };
         if feed.open.is_none() {
-            self.touched.push(feed_key);
+            self.touched.push((feed_key, None));
         }
         let batch = feed.open.get_or_insert_with(|| self.pool.take());
         let payload = &self.scratch[received.payload.clone()];

@@ -97,8 +97,8 @@ pub struct Engine {
     woken: Vec<Waiter>,
     deadlines: Deadlines,
     pool: BatchPool,
-    /// Feeds that got packets in this turn.
-    touched: Vec<FeedKey>,
+    /// Feeds that got packets in this turn; with how many, if the rest of a frame is waited for.
+    touched: Vec<(FeedKey, Option<usize>)>,
     runs: VecDeque<Run>,
     resends: VecDeque<Resend>,
     /// Datagrams other than media: (remote, local, bytes).

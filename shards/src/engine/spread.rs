@@ -24,6 +24,7 @@ use crate::session::egress::Egress;
 use crate::switch::feed::{FeedKey, Origin, PullKey, Stage};
 use crate::switch::packet::{Batch, Packet};
 use crate::switch::pull::{Outlet, Pull, RedOutlet, Stamp};
+use crate::wake::Unfinished;
 
 /// A batch on its way to the subscribers of its track.
 #[derive(Debug)]
@@ -97,21 +98,30 @@ impl Engine {
         Progress::Done
     }
 
-    /// How many copies [`Self::spread`] would make now of frames whose rest has not come.
-    pub fn unfinished(&self) -> usize {
-        let feeds = self.touched.iter().filter_map(|key| self.feeds.get(*key));
-        let unfinished = feeds.filter(|feed| {
-            let last = feed.open.as_ref().and_then(|batch| batch.packets().last());
-            last.is_some_and(|packet| !packet.marker)
-                && feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video)
-        });
-        unfinished.map(|feed| feed.pulls.len() + COPIES_ELSEWHERE * feed.watchers.len()).sum()
+    /// The frames that [`Self::spread`] would send a part of now, and what became of those that
+    /// were unfinished when this was asked before in this turn.
+    pub fn unfinished(&mut self) -> Unfinished {
+        let mut told = Unfinished::default();
+        for (key, awaited) in &mut self.touched {
+            let Some(feed) = self.feeds.get(*key) else { continue };
+            let copies = feed.pulls.len() + COPIES_ELSEWHERE * feed.watchers.len();
+            let packets = feed.open.as_ref().map_or(&[][..], |batch| batch.packets());
+            if awaited.take().is_some_and(|before| before != packets.len()) {
+                told.went_on += copies;
+            }
+            let is_video = feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video);
+            if is_video && packets.last().is_some_and(|packet| !packet.marker) {
+                told.copies += copies;
+                *awaited = Some(packets.len());
+            }
+        }
+        told
     }
 
     /// Ends the batches of this turn: nothing is appended to them any more.
     fn close_batches(&mut self, now: Instant) {
         let mut touched = std::mem::take(&mut self.touched);
-        for key in touched.drain(..) {
+        for (key, _) in touched.drain(..) {
             let Some(batch) = self.feeds.get_mut(key).and_then(|feed| feed.open.take()) else {
                 continue;
             };

@@ -52,14 +52,18 @@ fn serve(moderator: &mut Moderator, arrivals: &[Arrival]) -> Served {
     let (mut served, mut taken, mut shared_at) = (Served::default(), 0, now);
     while served.delays.len() < arrivals.len() {
         let first = taken;
+        let mut awaited = None;
         loop {
             let before = taken;
             while arrivals.get(taken).is_some_and(|(at, _)| *at <= now) {
                 taken += 1;
             }
             let open = arrivals[first..taken].last();
-            let unfinished = open.map_or(0, |(_, a)| if a.last { 0 } else { a.copies });
+            let copies = open.map_or(0, |(_, a)| if a.last { 0 } else { a.copies });
+            // One publisher: whatever comes is of the frame waited for.
+            let unfinished = Unfinished { copies, went_on: awaited.unwrap_or(0) };
             let Some(wait) = moderator.gather(now, taken > before, || unfinished) else { break };
+            awaited = Some(copies);
             served.stops += 1;
             now += wait;
         }
@@ -112,6 +116,32 @@ fn resting_ends_soon_after_a_busy_time() {
     assert!(served.delays[20..].iter().all(Duration::is_zero));
 }
 
+fn left(copies: usize, went_on: usize) -> Unfinished {
+    Unfinished { copies, went_on }
+}
+
+/// How often in a row a frame for 200 is waited for while others' packets keep coming.
+fn waits(went_on: usize) -> usize {
+    let mut moderator = Moderator::new(WakeDelay::Auto);
+    (0..100)
+        .take_while(|turn| {
+            let now = start() + us(turn * 20_000);
+            let waits = moderator.gather(now, true, || left(200, 0)).is_some();
+            // All that was waited for has come, or is given up.
+            assert_eq!(moderator.gather(now + GATHER, true, || left(0, went_on)), None);
+            waits
+        })
+        .count()
+}
+
+#[test]
+fn gathering_pays_only_if_the_frames_waited_for_go_on() {
+    assert_eq!(waits(200), 100);
+    assert_eq!(waits(100), 100, "half of the copies");
+    assert!(waits(99) < 10, "{}", waits(99));
+    assert!(waits(0) < 10);
+}
+
 /// Nine packets of a frame, one by one.
 fn frames(copies: usize, apart: u64) -> Vec<Arrival> {
     let packet =
@@ -126,7 +156,7 @@ fn a_frame_for_many_leaves_in_one_turn_and_one_for_few_at_once() {
     assert!(served.delays.iter().all(|delay| *delay <= us(100)), "the marker ends the waiting");
     // Frames for few may be rested over, but are never waited for.
     let mut moderator = Moderator::new(WakeDelay::Auto);
-    assert_eq!(moderator.gather(start(), true, || 4), None);
+    assert_eq!(moderator.gather(start(), true, || left(4, 0)), None);
 }
 
 #[test]
@@ -153,7 +183,7 @@ fn a_shard_with_an_answer_to_give_does_not_rest() {
     assert_eq!(moderator.rest(now, FOUND), Some(rest));
     let mut off = Moderator::new(WakeDelay::Off);
     assert_eq!(off.rest(now, FOUND), None);
-    assert_eq!(off.gather(now, true, || 1000), None);
+    assert_eq!(off.gather(now, true, || left(1000, 0)), None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod api;
 mod changes;
 mod client;
 mod codecs;
+mod gathering;
 mod idle;
 mod keyframes;
 mod lifecycle;
