@@ -156,6 +156,8 @@ fn correctness(report: &Report) -> Section {
         )
         .wrong("foreign", report.foreign, count(report.foreign))
         .row("reordered", count(report.reordered))
+        .row_if(report.ancient > 0, "too late to count", || count(report.ancient))
+        .row_if(report.rtcp_replayed > 0, "reports that came twice", || count(report.rtcp_replayed))
 }
 
 fn latency(report: &Report) -> Section {

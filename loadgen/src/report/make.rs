@@ -138,6 +138,8 @@ impl Report {
         self.lost_ppm = ratio(self.lost as f64 * 1e6, self.packets_out + self.lost);
         self.overrun = after(|t| t.overrun);
         self.reordered = after(|t| t.reordered);
+        self.ancient = after(|t| t.ancient);
+        self.rtcp_replayed = after(|t| t.rtcp_replayed);
         self.resent = after(|t| t.resent);
         self.checked = after(|t| t.checked);
         self.keyframes = after(|t| t.keyframes);

@@ -71,6 +71,10 @@ pub struct Report {
     pub duplicated: u64,
     /// Came after a later one.
     pub reordered: u64,
+    /// Came when they were counted lost already, or too late to be told from duplicates.
+    pub ancient: u64,
+    /// Reports (RTCP) that came twice.
+    pub rtcp_replayed: u64,
     /// Received by RTX.
     pub resent: u64,
     /// Packets that were decrypted and checked bit by bit.

@@ -28,6 +28,8 @@ pub struct Tally {
     pub reordered: u64,
     /// Came so late that it was counted lost, or told no more from a duplicate.
     pub ancient: u64,
+    /// Reports (RTCP) that came again, or too late to tell.
+    pub rtcp_replayed: u64,
     /// Packets that were decrypted and checked bit by bit.
     pub checked: u64,
     /// Content that was not what its publisher sent, or authentication that failed.
@@ -75,6 +77,7 @@ impl Default for Tally {
             duplicated: 0,
             reordered: 0,
             ancient: 0,
+            rtcp_replayed: 0,
             checked: 0,
             corrupted: 0,
             foreign: 0,
@@ -122,6 +125,7 @@ impl Tally {
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.ancient += other.ancient;
+        self.rtcp_replayed += other.rtcp_replayed;
         self.checked += other.checked;
         self.corrupted += other.corrupted;
         self.foreign += other.foreign;
