@@ -6,6 +6,7 @@ use super::number::{
     GAP, UNKNOWN, bits_per_s, bytes, digits, grouped, known, micros, millis, nanos, percent,
 };
 use super::summary::{Micros, Millis, Report, WakeToSend};
+use super::verdict::overran;
 
 /// What a value means, to be shown by colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +144,7 @@ fn correctness(report: &Report) -> Section {
         lost += &format!(" ({} ppm)", digits(ppm));
     }
     if report.overrun > 0 {
-        lost += &format!(", {} of them by the load generator", count(report.overrun));
+        lost += &format!("; invalid, {}", overran(report.overrun));
     }
     Section::new("Correctness")
         .wrong("lost", report.lost, lost)

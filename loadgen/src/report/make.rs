@@ -181,6 +181,15 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Whether the run measured the load generator: its sockets overran, or a thread of it was
+    /// busy throughout. What was lost or late then says nothing of the server.
+    pub fn generator_was_the_limit(&self) -> bool {
+        self.overrun > 0
+            || self.generator_busiest_percent.is_some_and(|percent| percent > BUSY_PERCENT)
+    }
+}
+
 impl FailureCount {
     pub fn new(failure: &Failure, count: u64) -> Self {
         Self { cause: word(failure.cause).to_owned(), what: failure.what.clone(), count }
@@ -288,8 +297,8 @@ fn warnings(duration: Duration, overrun: u64, generator: &GeneratorUse) -> Vec<S
     }
     if overrun > 0 {
         warnings.push(format!(
-            "The load generator received too slowly: {overrun} of the lost packets overran its socket buffers. \
-             Give it more cores, larger buffers (net.core.rmem_max) or less load."
+            "The load generator received too slowly: its socket buffers overran {overrun} times, so that \
+             this run is invalid. Give it more cores, larger buffers (net.core.rmem_max) or less load."
         ));
     }
     warnings
@@ -353,7 +362,7 @@ mod tests {
         let generator = GeneratorUse { cpu: Some(Duration::from_secs(24)), workers };
         let told = warnings(duration, 7, &generator);
         assert!(told[0].contains("1 of its 2 threads") && told[0].contains("95.0 %"), "{told:?}");
-        assert!(told[1].contains("7 of the lost packets"), "{told:?}");
+        assert!(told[1].contains("overran 7 times"), "{told:?}");
         let at_ease = GeneratorUse { workers: vec![Duration::from_secs(18)], ..generator };
         assert!(warnings(duration, 0, &at_ease).is_empty());
     }

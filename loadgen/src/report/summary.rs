@@ -66,7 +66,8 @@ pub struct Report {
     pub lost_warm_up: u64,
     /// `lost` in a million of `packets_out + lost`.
     pub lost_ppm: Option<f64>,
-    /// Of `lost`, what the load generator received too slowly.
+    /// Times that a socket of the load generator overran, by several datagrams each: the run is
+    /// invalid if there were any.
     pub overrun: u64,
     pub duplicated: u64,
     /// Came after a later one.

@@ -21,7 +21,8 @@ pub struct Tally {
     pub resent: u64,
     /// Sequence numbers that never reached their viewer.
     pub lost: u64,
-    /// Of `lost`, datagrams this process received too slowly: the generator's fault.
+    /// Times that a socket of this process overran: the generator's fault. Each may be of several
+    /// datagrams, media or reports, so it is no part of `lost` that could be taken off.
     pub overrun: u64,
     pub duplicated: u64,
     /// Came after a later one.
