@@ -182,6 +182,10 @@ fn joins(report: &Report) -> Section {
     };
     Section::new("API and joins")
         .row("API call", times(report.api_ms))
+        .row_if(report.api_warm_up_ms.count > 0, "API call, warm-up", || {
+            times(report.api_warm_up_ms)
+        })
+        .row_if(report.outage_ms.count > 0, "outage of a move", || times(report.outage_ms))
         .row("join", times(report.join_ms))
         .row("first media", times(report.first_media_ms))
 }

@@ -123,7 +123,6 @@ impl Report {
         self.foreign = total.foreign;
         self.join_ms = Millis::of(&total.join);
         self.first_media_ms = Millis::of(&total.first_media);
-        self.api_ms = Millis::of(&total.api);
     }
 
     /// What is told of the time after the warm-up.
@@ -152,6 +151,9 @@ impl Report {
         self.packets_out_per_s = per_s(self.packets_out);
         self.bits_in_per_s = per_s(self.bytes_in * 8);
         self.bits_out_per_s = per_s(self.bytes_out * 8);
+        self.outage_ms = Millis::of(&newer(&total.outage, &before.outage));
+        self.api_ms = Millis::of(&newer(&total.api, &before.api));
+        self.api_warm_up_ms = Millis::of(&before.api);
         let latency = newer(&total.latency, &before.latency);
         self.latency_us = Micros::of(&latency);
         self.latency_curve = curve(&latency);
@@ -343,8 +345,12 @@ mod tests {
 
         #[test]
         fn the_warm_up_is_cut_off(cold in 0u64..1_000_000, warm in 1u64..1_000_000, lost in 0u64..1000) {
-            let before = Tally { packets_out: cold, lost, foreign: 1, begun: 3, ..Tally::default() };
+            let mut before = Tally { packets_out: cold, lost, foreign: 1, begun: 3, ..Tally::default() };
+            Tally::record(&mut before.api, Duration::from_millis(90));
+            Tally::record(&mut before.join, Duration::from_millis(90));
             let mut total = before.clone();
+            Tally::record(&mut total.api, Duration::from_millis(2));
+            Tally::record(&mut total.join, Duration::from_millis(2));
             total.packets_out += warm;
             total.lost += lost;
             let report = samples::report_of(&total, Some(&before));
@@ -352,6 +358,8 @@ mod tests {
             prop_assert_eq!((report.lost, report.lost_warm_up), (lost, lost));
             prop_assert_eq!(report.lost_ppm, Some(lost as f64 * 1e6 / (warm + lost) as f64));
             prop_assert_eq!((report.foreign, report.sessions.begun), (1, 3));
+            prop_assert_eq!((report.join_ms.count, report.api_ms.count), (2, 1));
+            prop_assert_eq!((report.api_warm_up_ms.count, report.api_ms.p50), (1, Some(2.0)));
         }
     }
 

@@ -100,8 +100,12 @@ pub struct Report {
     pub join_ms: Millis,
     /// From the first API call to the first media packet, milliseconds.
     pub first_media_ms: Millis,
-    /// One API call, milliseconds.
+    /// From a viewer's move to the first media at its new address, milliseconds.
+    pub outage_ms: Millis,
+    /// One API call during the measurement, milliseconds.
     pub api_ms: Millis,
+    /// One API call before it, of joins above all, milliseconds.
+    pub api_warm_up_ms: Millis,
 
     /// CPU nanoseconds of the server's process for each of `packets_out`.
     pub server_cpu_ns_per_packet: Option<f64>,

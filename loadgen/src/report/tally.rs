@@ -56,6 +56,8 @@ pub struct Tally {
     pub join: Histogram<u64>,
     /// From the first API call to the first media packet, microseconds.
     pub first_media: Histogram<u64>,
+    /// From a viewer's move to the first media at its new address, microseconds.
+    pub outage: Histogram<u64>,
     /// One API call, microseconds.
     pub api: Histogram<u64>,
 }
@@ -94,6 +96,7 @@ impl Default for Tally {
             latency: histogram(),
             join: histogram(),
             first_media: histogram(),
+            outage: histogram(),
             api: histogram(),
         }
     }
@@ -147,6 +150,7 @@ impl Tally {
             (&mut self.latency, &other.latency),
             (&mut self.join, &other.join),
             (&mut self.first_media, &other.first_media),
+            (&mut self.outage, &other.outage),
             (&mut self.api, &other.api),
         ];
         for (into, from) in pairs {
