@@ -18,6 +18,8 @@ pub struct Found {
     pub held: Option<u64>,
     /// The smallest that did not.
     pub failed: Option<u64>,
+    /// The one at which the load generator was the limit: it says nothing of the server.
+    pub undecided: Option<u64>,
     /// What is counted: viewers, people.
     what: &'static str,
 }
@@ -26,6 +28,16 @@ impl Found {
     /// The answer in a sentence.
     pub fn sentence(&self) -> String {
         let what = self.what;
+        if let Some(undecided) = self.undecided {
+            let held = match self.held {
+                Some(held) => format!("{held} {what} held the objective"),
+                None => "No load was decided".to_owned(),
+            };
+            return format!(
+                "{held}; with {undecided} the load generator was the limit, not the server: give \
+                 it more cores."
+            );
+        }
         match (self.held, self.failed) {
             (Some(held), Some(failed)) => {
                 format!("{held} {what} held the objective; {failed} did not.")
@@ -52,12 +64,19 @@ pub fn ramp(
     };
     let what = if plan.scenario == Scenario::Meeting { "people" } else { "viewers" };
     let mut ramp = Ramp::new(first as u64, most);
-    let (mut best, mut last) = (None, None);
+    let (mut best, mut last, mut undecided) = (None, None, None);
     while let Some(load) = ramp.next() {
         let mut report = run(&sized(plan, load), stop);
         report.judge(objective);
         if stop.load(Ordering::Relaxed) || report.stopped.is_some() {
             last = Some(report);
+            break;
+        }
+        // Not retried, as a hiccup would be, nor taken for a failure: more load only makes the
+        // generator slower.
+        if report.generator_was_the_limit() {
+            say(&format!("{load} {what}: undecided, the load generator is the limit"));
+            (undecided, last) = (Some(load), Some(report));
             break;
         }
         let missed = objective.missed_by(&report);
@@ -74,7 +93,7 @@ pub fn ramp(
     let (held, failed) = (ramp.found(), ramp.failed());
     // `next` names a load at first, so that at least one run was made.
     let report = best.or(last).unwrap_or_else(|| run(plan, stop));
-    Found { report, held, failed, what }
+    Found { report, held, failed, undecided, what }
 }
 
 /// The plan with another load.
@@ -87,4 +106,26 @@ fn sized(plan: &Plan, load: u64) -> Plan {
     // Each of a long row of runs draws its own bar; the lines in between say enough.
     plan.quiet = true;
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_names_what_was_not_decided() {
+        let found = Found {
+            report: Report::default(),
+            held: Some(400),
+            failed: None,
+            undecided: Some(800),
+            what: "viewers",
+        };
+        let sentence = found.sentence();
+        assert!(sentence.starts_with("400 viewers held") && sentence.contains("with 800 the load"));
+        let found = Found { held: None, ..found };
+        assert!(found.sentence().starts_with("No load was decided; with 800"));
+        let found = Found { failed: Some(800), undecided: None, ..found };
+        assert_eq!(found.sentence(), "Not even 800 viewers held the objective.");
+    }
 }

@@ -227,7 +227,6 @@ impl Stock {
             foreign: total.foreign,
             join: total.join,
             first_media: total.first_media,
-            api: total.api,
             ..ended.clone()
         };
         let begin = warm.as_ref().map_or(self.began, |warm| warm.at);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shards::media::rtp::{Kind as Protocol, kind as protocol};
-use shards::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
+use shards::media::srtp::{KeyingMaterial, Opener, Profile, RtcpFault, Sealer};
 use shards::session::keys::{self, KeySlot};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::DtlsCert;
@@ -304,9 +304,17 @@ impl Peer {
     fn receive_rtcp(&mut self, bytes: &[u8], moment: Moment, tally: &mut Tally) {
         let Some(opener) = &mut self.opener else { return };
         let mut plain = [0; 2048];
-        let Ok(len) = opener.open_rtcp(bytes, &mut plain) else {
-            tally.corrupted += 1;
-            return;
+        let len = match opener.open_rtcp(bytes, &mut plain) {
+            Ok(len) => len,
+            // Its content was checked when it came first.
+            Err(RtcpFault::Replayed) => {
+                tally.rtcp_replayed += 1;
+                return;
+            }
+            Err(_) => {
+                tally.corrupted += 1;
+                return;
+            }
         };
         self.feedback.read(&plain[..len], moment, &mut self.sendings, &mut self.watching, tally);
     }

@@ -178,7 +178,8 @@ fn compared(name: &str, at: usize, rounds: &[Vec<Report>]) -> Compared {
 }
 
 fn of_full_load(report: &Report, of: fn(&Report) -> Option<f64>) -> Option<f64> {
-    if report.exit_code() <= 1 { of(report) } else { None }
+    // What a generator that received too slowly found is none of the server's.
+    if report.exit_code() <= 1 && report.overrun == 0 { of(report) } else { None }
 }
 
 fn ratio(at: usize, rounds: &[Vec<Report>], of: fn(&Report) -> Option<f64>) -> Option<Ratio> {

@@ -6,6 +6,7 @@ use super::number::{
     GAP, UNKNOWN, bits_per_s, bytes, digits, grouped, known, micros, millis, nanos, percent,
 };
 use super::summary::{Micros, Millis, Report, WakeToSend};
+use super::verdict::overran;
 
 /// What a value means, to be shown by colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +144,7 @@ fn correctness(report: &Report) -> Section {
         lost += &format!(" ({} ppm)", digits(ppm));
     }
     if report.overrun > 0 {
-        lost += &format!(", {} of them by the load generator", count(report.overrun));
+        lost += &format!("; invalid, {}", overran(report.overrun));
     }
     Section::new("Correctness")
         .wrong("lost", report.lost, lost)
@@ -156,6 +157,8 @@ fn correctness(report: &Report) -> Section {
         )
         .wrong("foreign", report.foreign, count(report.foreign))
         .row("reordered", count(report.reordered))
+        .row_if(report.ancient > 0, "too late to count", || count(report.ancient))
+        .row_if(report.rtcp_replayed > 0, "reports that came twice", || count(report.rtcp_replayed))
 }
 
 fn latency(report: &Report) -> Section {
@@ -179,6 +182,10 @@ fn joins(report: &Report) -> Section {
     };
     Section::new("API and joins")
         .row("API call", times(report.api_ms))
+        .row_if(report.api_warm_up_ms.count > 0, "API call, warm-up", || {
+            times(report.api_warm_up_ms)
+        })
+        .row_if(report.outage_ms.count > 0, "outage of a move", || times(report.outage_ms))
         .row("join", times(report.join_ms))
         .row("first media", times(report.first_media_ms))
 }

@@ -123,7 +123,6 @@ impl Report {
         self.foreign = total.foreign;
         self.join_ms = Millis::of(&total.join);
         self.first_media_ms = Millis::of(&total.first_media);
-        self.api_ms = Millis::of(&total.api);
     }
 
     /// What is told of the time after the warm-up.
@@ -138,6 +137,8 @@ impl Report {
         self.lost_ppm = ratio(self.lost as f64 * 1e6, self.packets_out + self.lost);
         self.overrun = after(|t| t.overrun);
         self.reordered = after(|t| t.reordered);
+        self.ancient = after(|t| t.ancient);
+        self.rtcp_replayed = after(|t| t.rtcp_replayed);
         self.resent = after(|t| t.resent);
         self.checked = after(|t| t.checked);
         self.keyframes = after(|t| t.keyframes);
@@ -150,6 +151,9 @@ impl Report {
         self.packets_out_per_s = per_s(self.packets_out);
         self.bits_in_per_s = per_s(self.bytes_in * 8);
         self.bits_out_per_s = per_s(self.bytes_out * 8);
+        self.outage_ms = Millis::of(&newer(&total.outage, &before.outage));
+        self.api_ms = Millis::of(&newer(&total.api, &before.api));
+        self.api_warm_up_ms = Millis::of(&before.api);
         let latency = newer(&total.latency, &before.latency);
         self.latency_us = Micros::of(&latency);
         self.latency_curve = curve(&latency);
@@ -176,6 +180,15 @@ impl Report {
         self.generator_cpu_percent = share(generator.cpu, duration);
         self.generator_busiest_percent = share(generator.workers.iter().max().copied(), duration);
         self.generator_warnings = warnings(duration, self.overrun, generator);
+    }
+}
+
+impl Report {
+    /// Whether the run measured the load generator: its sockets overran, or a thread of it was
+    /// busy throughout. What was lost or late then says nothing of the server.
+    pub fn generator_was_the_limit(&self) -> bool {
+        self.overrun > 0
+            || self.generator_busiest_percent.is_some_and(|percent| percent > BUSY_PERCENT)
     }
 }
 
@@ -286,8 +299,8 @@ fn warnings(duration: Duration, overrun: u64, generator: &GeneratorUse) -> Vec<S
     }
     if overrun > 0 {
         warnings.push(format!(
-            "The load generator received too slowly: {overrun} of the lost packets overran its socket buffers. \
-             Give it more cores, larger buffers (net.core.rmem_max) or less load."
+            "The load generator received too slowly: its socket buffers overran {overrun} times, so that \
+             this run is invalid. Give it more cores, larger buffers (net.core.rmem_max) or less load."
         ));
     }
     warnings
@@ -332,8 +345,12 @@ mod tests {
 
         #[test]
         fn the_warm_up_is_cut_off(cold in 0u64..1_000_000, warm in 1u64..1_000_000, lost in 0u64..1000) {
-            let before = Tally { packets_out: cold, lost, foreign: 1, begun: 3, ..Tally::default() };
+            let mut before = Tally { packets_out: cold, lost, foreign: 1, begun: 3, ..Tally::default() };
+            Tally::record(&mut before.api, Duration::from_millis(90));
+            Tally::record(&mut before.join, Duration::from_millis(90));
             let mut total = before.clone();
+            Tally::record(&mut total.api, Duration::from_millis(2));
+            Tally::record(&mut total.join, Duration::from_millis(2));
             total.packets_out += warm;
             total.lost += lost;
             let report = samples::report_of(&total, Some(&before));
@@ -341,6 +358,8 @@ mod tests {
             prop_assert_eq!((report.lost, report.lost_warm_up), (lost, lost));
             prop_assert_eq!(report.lost_ppm, Some(lost as f64 * 1e6 / (warm + lost) as f64));
             prop_assert_eq!((report.foreign, report.sessions.begun), (1, 3));
+            prop_assert_eq!((report.join_ms.count, report.api_ms.count), (2, 1));
+            prop_assert_eq!((report.api_warm_up_ms.count, report.api_ms.p50), (1, Some(2.0)));
         }
     }
 
@@ -351,7 +370,7 @@ mod tests {
         let generator = GeneratorUse { cpu: Some(Duration::from_secs(24)), workers };
         let told = warnings(duration, 7, &generator);
         assert!(told[0].contains("1 of its 2 threads") && told[0].contains("95.0 %"), "{told:?}");
-        assert!(told[1].contains("7 of the lost packets"), "{told:?}");
+        assert!(told[1].contains("overran 7 times"), "{told:?}");
         let at_ease = GeneratorUse { workers: vec![Duration::from_secs(18)], ..generator };
         assert!(warnings(duration, 0, &at_ease).is_empty());
     }

@@ -66,11 +66,16 @@ pub struct Report {
     pub lost_warm_up: u64,
     /// `lost` in a million of `packets_out + lost`.
     pub lost_ppm: Option<f64>,
-    /// Of `lost`, what the load generator received too slowly.
+    /// Times that a socket of the load generator overran, by several datagrams each: the run is
+    /// invalid if there were any.
     pub overrun: u64,
     pub duplicated: u64,
     /// Came after a later one.
     pub reordered: u64,
+    /// Came when they were counted lost already, or too late to be told from duplicates.
+    pub ancient: u64,
+    /// Reports (RTCP) that came twice.
+    pub rtcp_replayed: u64,
     /// Received by RTX.
     pub resent: u64,
     /// Packets that were decrypted and checked bit by bit.
@@ -95,8 +100,12 @@ pub struct Report {
     pub join_ms: Millis,
     /// From the first API call to the first media packet, milliseconds.
     pub first_media_ms: Millis,
-    /// One API call, milliseconds.
+    /// From a viewer's move to the first media at its new address, milliseconds.
+    pub outage_ms: Millis,
+    /// One API call during the measurement, milliseconds.
     pub api_ms: Millis,
+    /// One API call before it, of joins above all, milliseconds.
+    pub api_warm_up_ms: Millis,
 
     /// CPU nanoseconds of the server's process for each of `packets_out`.
     pub server_cpu_ns_per_packet: Option<f64>,

@@ -21,7 +21,8 @@ pub struct Tally {
     pub resent: u64,
     /// Sequence numbers that never reached their viewer.
     pub lost: u64,
-    /// Of `lost`, datagrams this process received too slowly: the generator's fault.
+    /// Times that a socket of this process overran: the generator's fault. Each may be of several
+    /// datagrams, media or reports, so it is no part of `lost` that could be taken off.
     pub overrun: u64,
     /// Datagrams this machine's kernel did not take: never sent, whoever missed them.
     pub unsent: u64,
@@ -32,6 +33,8 @@ pub struct Tally {
     pub reordered: u64,
     /// Came so late that it was counted lost, or told no more from a duplicate.
     pub ancient: u64,
+    /// Reports (RTCP) that came again, or too late to tell.
+    pub rtcp_replayed: u64,
     /// Packets that were decrypted and checked bit by bit.
     pub checked: u64,
     /// Content that was not what its publisher sent, or authentication that failed.
@@ -57,6 +60,8 @@ pub struct Tally {
     pub join: Histogram<u64>,
     /// From the first API call to the first media packet, microseconds.
     pub first_media: Histogram<u64>,
+    /// From a viewer's move to the first media at its new address, microseconds.
+    pub outage: Histogram<u64>,
     /// One API call, microseconds.
     pub api: Histogram<u64>,
 }
@@ -81,6 +86,7 @@ impl Default for Tally {
             duplicated: 0,
             reordered: 0,
             ancient: 0,
+            rtcp_replayed: 0,
             checked: 0,
             corrupted: 0,
             foreign: 0,
@@ -96,6 +102,7 @@ impl Default for Tally {
             latency: histogram(),
             join: histogram(),
             first_media: histogram(),
+            outage: histogram(),
             api: histogram(),
         }
     }
@@ -130,6 +137,7 @@ impl Tally {
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.ancient += other.ancient;
+        self.rtcp_replayed += other.rtcp_replayed;
         self.checked += other.checked;
         self.corrupted += other.corrupted;
         self.foreign += other.foreign;
@@ -150,6 +158,7 @@ impl Tally {
             (&mut self.latency, &other.latency),
             (&mut self.join, &other.join),
             (&mut self.first_media, &other.first_media),
+            (&mut self.outage, &other.outage),
             (&mut self.api, &other.api),
         ];
         for (into, from) in pairs {

@@ -1,7 +1,7 @@
 //! What a report comes down to: one line, the reasons, and the code the process ends with.
 //!
-//! Codes: 0 all is well; 1 something was lost, corrupted, foreign or duplicated, nothing came, or
-//! an objective was missed; 3 the target was unreachable or refused the login before the run;
+//! Codes: 0 all is well; 1 something was lost, corrupted, foreign or duplicated, nothing came, an
+//! objective was missed, or the load generator received too slowly to tell; 3 the target was unreachable or refused the login before the run;
 //! 4 some sessions failed. (2 is for wrong usage, which has no report.) The highest that applies:
 //! a run whose sessions failed did not put on the load it was to put on, so its other figures
 //! answer another question.
@@ -88,11 +88,10 @@ impl Report {
             if let Some(ppm) = self.lost_ppm {
                 reason += &format!(" ({} ppm)", digits(ppm));
             }
-            if self.overrun > 0 {
-                reason +=
-                    &format!(", {} of them by the load generator", grouped(self.overrun, GAP));
-            }
             reasons.push(reason);
+        }
+        if self.overrun > 0 {
+            reasons.push(format!("the run is invalid: {}", overran(self.overrun)));
         }
         if self.duplicated > 0 {
             reasons.push(format!("{} came twice", packets(self.duplicated)));
@@ -119,6 +118,11 @@ impl Report {
         }
         done
     }
+}
+
+/// Says whose fault it was.
+pub(super) fn overran(times: u64) -> String {
+    format!("sockets of the load generator overran {}", counted(times, "time", "times"))
 }
 
 fn counted(count: u64, one: &str, many: &str) -> String {
@@ -182,7 +186,8 @@ mod tests {
             verdict.reasons[1..],
             [
                 "3 failures after sessions had connected",
-                "4 500 packets lost (1 500 ppm), 7 of them by the load generator"
+                "4 500 packets lost (1 500 ppm)",
+                "the run is invalid: sockets of the load generator overran 7 times"
             ]
         );
     }

@@ -63,7 +63,7 @@ async fn move_about<C: Caller + Clone + 'static>(
     }
 }
 
-/// Moves one viewer; its time without media counts as its time to first media.
+/// Moves one viewer; counts its time without media.
 async fn roam<C: Caller + Clone + 'static>(
     cast: &Cast<C>,
     member: &Member,
@@ -77,6 +77,6 @@ async fn roam<C: Caller + Clone + 'static>(
     }
     member.hand.media_again(patience).await?;
     let elapsed = clock::moment().now.saturating_duration_since(began);
-    Tally::record(&mut cast.tally.borrow_mut().first_media, elapsed);
+    Tally::record(&mut cast.tally.borrow_mut().outage, elapsed);
     Ok(())
 }

@@ -74,7 +74,8 @@ fn what_one_publishes_reaches_who_pulls_it() {
         api.close(&http, &both, &talking, &mids).await.expect("a close");
         for joined in [&source, &viewing, &talking] {
             api.leave(&http, joined).await.expect("a goodbye");
-            api.leave(&http, joined).await.expect("gone already is gone");
+            let gone = api.leave(&http, joined).await.expect_err("it had ended before");
+            assert_eq!(gone.cause, Cause::Closed);
         }
         let refused = api.pull_more(&http, &viewer, &mut later, &pulls).await.expect_err("gone");
         assert_eq!(refused.cause, Cause::Closed);

@@ -246,7 +246,12 @@ impl Realtime {
         let request = self.request(Method::Delete, &format!("/sessions/{session}"));
         let response = caller.call(request).await?;
         match response.status {
-            200..=299 | 404 | 405 | 410 | 501 => Ok(()),
+            // A server that lacks the call cannot say more than that it finds nothing there.
+            200..=299 | 404 | 405 | 501 => Ok(()),
+            410 => Err(Failure {
+                cause: Cause::Closed,
+                ..answer::refusal("DELETE session", &response)
+            }),
             _ => Err(answer::refusal("DELETE session", &response)),
         }
     }

@@ -172,6 +172,15 @@ fn a_publisher_that_left_ends_the_pull_and_an_end_of_ones_own_the_session() {
 }
 
 #[test]
+fn a_session_that_had_ended_before_it_left_is_a_failure() {
+    let left = |status| {
+        let answer = Response { status, location: None, body: String::new() };
+        now(api().leave(&Script::new([answer]), "s")).map_err(|failure| failure.cause)
+    };
+    assert_eq!((left(204), left(404), left(410)), (Ok(()), Ok(()), Err(Cause::Closed)));
+}
+
+#[test]
 fn a_restart_offers_and_a_close_forces() {
     let answer = json!({"sessionDescription": {"type": "answer", "sdp": "ans"}});
     let closed = json!({"tracks": [{"mid": "0"}, {"mid": "1", "errorCode": "close_track_error"}]});

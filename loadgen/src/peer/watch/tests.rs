@@ -354,3 +354,32 @@ fn losses_are_counted_on_their_side_of_the_line() {
     assert_eq!(world.tally.lost, 1);
     assert_eq!(world.end().lost, 2);
 }
+
+#[test]
+fn a_payload_type_that_its_line_has_not_is_told() {
+    let mut world = World::new(1);
+    let first = world.sound(0);
+    world.receive(&first);
+    let payload = world.sound_payload(SOUND_TRACK, 1);
+    let second = world.seal(FixedHeader { payload_type: 96, ..SOUND }, 1, &payload);
+    world.receive(&second);
+    assert_eq!(counts(&world.end()), [1, 0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn the_sample_is_its_share_and_meets_faults_of_any_rhythm() {
+    for rhythm in [2, 16, 64, 100] {
+        let mut world = World::new(16);
+        for number in 0..20_000 {
+            let mut payload = world.sound_payload(SOUND_TRACK, number);
+            payload[40] ^= u8::from(number % rhythm == 1);
+            let packet = world.seal(SOUND, number, &payload);
+            world.receive(&packet);
+        }
+        let tally = world.end();
+        let (checked, expected) = (tally.checked, 20_000 / 16);
+        assert!(checked.abs_diff(expected) < expected / 5, "{checked} checked");
+        let (found, faults) = (tally.corrupted, expected / rhythm);
+        assert!(found.abs_diff(faults) < faults / 2 + 5 && found > 0, "{found} of each {rhythm}");
+    }
+}
