@@ -76,6 +76,7 @@ impl Report {
         report.count_media(total, at_warm_up.unwrap_or(&cold));
         report.charge_server(server, duration);
         report.charge_generator(generator, duration);
+        report.generator_warnings.extend(offered_less(total, at_warm_up.unwrap_or(&cold)));
         report.generator_threads = threads;
         report.series = series.moments();
         report
@@ -301,6 +302,25 @@ fn warnings(duration: Duration, overrun: u64, generator: &GeneratorUse) -> Vec<S
         warnings.push(format!(
             "The load generator received too slowly: its socket buffers overran {overrun} times, so that \
              this run is invalid. Give it more cores, larger buffers (net.core.rmem_max) or less load."
+        ));
+    }
+    warnings
+}
+
+/// What publishers owed and did not send: the server had less to do than the run says.
+fn offered_less(total: &Tally, before: &Tally) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let skipped = total.skipped_frames.saturating_sub(before.skipped_frames);
+    if skipped > 0 {
+        warnings.push(format!(
+            "Publishers left out {skipped} frames for which the load generator was too late, or which \
+             their pace did not allow. Give it more cores or a lower bitrate."
+        ));
+    }
+    let unsent = total.unsent.saturating_sub(before.unsent);
+    if unsent > 0 {
+        warnings.push(format!(
+            "This machine's kernel did not take {unsent} datagrams that the load generator sent."
         ));
     }
     warnings
