@@ -364,7 +364,7 @@ impl Peer {
         self.outgoing.drain(..)
     }
 
-    /// Says goodbye: DTLS close_notify, and RTCP BYE for what it published.
+    /// Says goodbye: DTLS close_notify.
     pub fn close(&mut self, now: Instant) {
         // A transport that never stood has nobody to take leave of.
         let _ = self.rtc.close();
