@@ -32,6 +32,9 @@ const HISTORY: usize = 1024;
 /// Packets that wait for the pacer before frames are left out: two seconds at 6 Mbit/s.
 const QUEUE: usize = 1024;
 
+/// Within this a source begins: about a frame's time.
+const PHASE: Duration = Duration::from_millis(33);
+
 /// How soon a full queue is looked at again.
 const FULL: Duration = Duration::from_millis(10);
 
@@ -186,7 +189,9 @@ impl Sending {
     }
 
     pub(super) fn publish(&mut self, on: bool, moment: Moment) {
-        self.frame_at = on.then_some(moment.now);
+        // Cameras do not tick together, even if their peers joined at a steady rate.
+        let phase = f64::from(self.ssrc) / f64::from(u32::MAX);
+        self.frame_at = on.then(|| moment.now + PHASE.mul_f64(phase));
         self.queue_at = None;
         self.queue.clear();
     }
