@@ -8,7 +8,8 @@
 #   ADDRESS    an IPv4 address of this machine (or network namespace), the one it offers to clients
 #   HTTP_PORT  3000 if not said; it listens on all addresses: http://ADDRESS:HTTP_PORT/whip/endpoint
 #   UDP_PORT   20000 if not said; the one port of all media. Its cluster port is the one below
-#   --install  cargo install it if it is missing, with the Debian packages its build wants (as root)
+#   --install  cargo install it if it is missing, with the Debian packages its build wants (as root); without
+#              ADDRESS, that is all
 set -euo pipefail
 
 version=0.2.0-alpha.8
@@ -19,11 +20,11 @@ if [[ ${1:-} == --install ]]; then
   install=yes
   shift
 fi
-if (($# < 1 || $# > 3)) || [[ $1 == -* ]]; then
+if (($# < 1 || $# > 3)) && [[ $install == no || $# -gt 0 ]] || [[ ${1:-} == -* ]]; then
   echo "usage: [taskset -c CORE] $0 [--install] ADDRESS [HTTP_PORT [UDP_PORT]]" >&2
   exit 2
 fi
-address=$1
+address=${1:-}
 http_port=${2:-3000}
 udp_port=${3:-20000}
 
@@ -42,6 +43,8 @@ if ! command -v atm0s-media-server >/dev/null; then
   PATH=$tools:$PATH cargo install --locked "atm0s-media-server@$version" >&2
   rm -rf "$tools"
 fi
+# Only to be installed.
+[[ -n $address ]] || exit 0
 
 # Its caches go to the working directory.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/atm0s.XXXXXX")

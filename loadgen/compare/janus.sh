@@ -7,7 +7,7 @@
 #   ADDRESS    an IPv4 address of this machine (or network namespace) other than 127.0.0.0/8: its
 #              ICE library never offers loopback addresses
 #   HTTP_PORT  8088 if not said; the API is then http://ADDRESS:HTTP_PORT/janus
-#   --install  apt-get install the package if it is missing (as root)
+#   --install  apt-get install the package if it is missing (as root); without ADDRESS, that is all
 set -euo pipefail
 
 install=no
@@ -15,11 +15,11 @@ if [[ ${1:-} == --install ]]; then
   install=yes
   shift
 fi
-if (($# < 1 || $# > 2)) || [[ $1 == -* ]]; then
+if (($# < 1 || $# > 2)) && [[ $install == no || $# -gt 0 ]] || [[ ${1:-} == -* ]]; then
   echo "usage: [taskset -c CORE] $0 [--install] ADDRESS [HTTP_PORT]" >&2
   exit 2
 fi
-address=$1
+address=${1:-}
 port=${2:-8088}
 
 if [[ $address == 127.* ]]; then
@@ -35,6 +35,8 @@ if ! command -v janus >/dev/null; then
   # The package starts a service of its own where there is an init system; it is not wanted here.
   if [[ -d /run/systemd/system ]]; then systemctl disable --now janus >&2; fi
 fi
+# Only to be installed.
+[[ -n $address ]] || exit 0
 
 # The libraries are in the folder of Debian's architecture name, e.g. x86_64-linux-gnu.
 videoroom=$(dpkg -L janus | grep '/libjanus_videoroom\.so$')
