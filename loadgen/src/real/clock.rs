@@ -1,4 +1,4 @@
-//! The clocks, read here and nowhere else in this crate.
+//! The clocks that peers and measurements go by, and the CPU time of a thread.
 
 use std::time::{Duration, SystemTime};
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, JoinSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::cue::Cue;
 use crate::api::{Api, Caller, Failure, Joined, Kind, Pull, Push, Source};
@@ -248,25 +248,6 @@ pub async fn at_rate<T: 'static, F: Future<Output = T> + 'static>(
         }
     }
     results
-}
-
-/// What goes on beside a measurement: joins, moves. Nobody is left on the way when it ends.
-#[derive(Debug, Default)]
-pub struct Errands(RefCell<JoinSet<()>>);
-
-impl Errands {
-    pub fn run(&self, errand: impl Future<Output = ()> + 'static) {
-        let mut running = self.0.borrow_mut();
-        running.spawn_local(errand);
-        // Those that are done make room.
-        while running.try_join_next().is_some() {}
-    }
-
-    /// Waits until all are done. Each of them has a bound of its own.
-    pub async fn finish(&self) {
-        let mut running = std::mem::take(&mut *self.0.borrow_mut());
-        while running.join_next().await.is_some() {}
-    }
 }
 
 /// Everybody leaves, as many at once as the API's connections allow.

@@ -1,11 +1,10 @@
 //! A stage, a meeting, an audio room and churn together, on one server. The sizes are those of
 //! the stage; the others are a tenth of it.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::cast::{Cast, Errands, Member, Track, all_leave};
+use super::audience::Audience;
+use super::cast::{Cast, Track, all_leave};
 use super::{Cue, Sizes, churn, meeting, stage};
 use crate::api::{Caller, Failure};
 
@@ -27,15 +26,9 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let speakers = stage::publishers(&cast, &cue, &room_sizes).await;
     let voices = stage::tracks(&speakers);
     let listeners = stage::viewers(&cast, &cue, sizes, &voices, tenth).await;
-    let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
-    let errands = Errands::default();
-    let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &seats, &tracks, &errands);
-    tokio::select! {
-        () = cue.steady(sizes.settle, sizes.duration) => {}
-        () = turning => {}
-    }
-    errands.finish().await;
-    let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
+    let audience = Audience::new(viewers);
+    let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &audience, &tracks);
+    let viewers = audience.clone().measured(&cue, sizes, turning).await;
     for group in [viewers, listeners, members, speakers, publishers] {
         all_leave(&cast, group).await;
     }

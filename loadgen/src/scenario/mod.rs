@@ -5,6 +5,7 @@
 //! when it is cued to, early or not, and everybody leaves: viewers first, so that what
 //! publishers stop sending is not missed.
 
+mod audience;
 pub mod cast;
 mod churn;
 pub mod cue;

@@ -1,12 +1,11 @@
 //! A stage whose viewers change their address: every other one without a word, as behind a NAT
 //! that rebinds; the others with an ICE restart, as from one network to another.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cast::{Cast, Errands, Member, all_leave};
+use super::audience::Audience;
+use super::cast::{Cast, Member, all_leave};
 use super::{Cue, Sizes, stage};
 use crate::api::{Caller, Failure};
 use crate::real::clock;
@@ -21,15 +20,9 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let publishers = stage::publishers(&cast, &cue, sizes).await;
     let tracks = stage::tracks(&publishers);
     let viewers = stage::viewers(&cast, &cue, sizes, &tracks, sizes.viewers).await;
-    let seats = Rc::new(RefCell::new(VecDeque::from(viewers)));
-    let errands = Errands::default();
-    let moving = move_about(&cast, &cue, sizes, &seats, &errands);
-    tokio::select! {
-        () = cue.steady(sizes.settle, sizes.duration) => {}
-        () = moving => {}
-    }
-    errands.finish().await;
-    let viewers: Vec<Member> = seats.borrow_mut().drain(..).collect();
+    let audience = Audience::new(viewers);
+    let moving = move_about(&cast, &cue, sizes, &audience);
+    let viewers = audience.clone().measured(&cue, sizes, moving).await;
     all_leave(&cast, viewers).await;
     all_leave(&cast, publishers).await;
     Ok(())
@@ -40,8 +33,7 @@ async fn move_about<C: Caller + Clone + 'static>(
     cast: &Rc<Cast<C>>,
     cue: &Rc<Cue>,
     sizes: &Sizes,
-    seats: &Rc<RefCell<VecDeque<Member>>>,
-    errands: &Errands,
+    audience: &Audience,
 ) {
     let mut beat = tokio::time::interval(Duration::from_secs_f64(1.0 / sizes.event_rate.max(0.01)));
     let mut restarts = false;
@@ -51,14 +43,14 @@ async fn move_about<C: Caller + Clone + 'static>(
             std::future::pending::<()>().await;
         }
         // All are on the move: the next beat may find one.
-        let Some(member) = seats.borrow_mut().pop_front() else { continue };
+        let Some(member) = audience.take_first() else { continue };
         restarts = !restarts && cast.api.can_restart_ice();
-        let (cast, seats, patience) = (Rc::clone(cast), Rc::clone(seats), sizes.patience);
-        errands.run(async move {
+        let (cast, seated, patience) = (Rc::clone(cast), audience.clone(), sizes.patience);
+        audience.run(async move {
             if let Err(failure) = roam(&cast, &member, restarts, patience).await {
                 cast.fail(failure);
             }
-            seats.borrow_mut().push_back(member);
+            seated.seat(member);
         });
     }
 }
