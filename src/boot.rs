@@ -9,6 +9,7 @@ use http::auth::{Admin, App};
 use http::tls::{Reloader, TlsConfig};
 use shards::engine::EngineConfig;
 use shards::io::bell::Bell;
+use shards::io::lanes::{self, Lanes};
 use shards::io::listener::listen;
 use shards::io::socket::Sockets;
 use shards::io::steer::{self, Steering};
@@ -31,7 +32,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     let began = process::began();
     // Before any thread, so that a signal during the waking is not lost.
     let drain = Drain::install(plan.drain)?;
-    let (sockets, steering) = sockets(&mut plan)?;
+    let (lanes, steering) = lanes(&mut plan)?;
     let cert = keys::provider().dtls_provider.generate_certificate();
     let cert = cert.ok_or_else(|| machine("make a DTLS certificate", "the library refused"))?;
     let seats = mesh::seats(plan.pins.len());
@@ -40,7 +41,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     let tls = tls(&plan)?;
     let http_drain = http::serve::Drain::default();
     let mut crew = Vec::new();
-    for ((pin, seat), sockets) in plan.pins.iter().zip(seats).zip(sockets) {
+    for ((pin, seat), lanes) in plan.pins.iter().zip(seats).zip(lanes) {
         let berth = Berth {
             pin: *pin,
             engine: EngineConfig {
@@ -48,10 +49,10 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
                 shard: pin.shard,
                 shards: plan.pins.len(),
                 cert: cert.clone(),
-                candidates: candidates(&plan, &sockets),
+                candidates: candidates(&plan, &lanes.urgent),
             },
             seat,
-            sockets,
+            lanes,
             steering: steering.clone(),
             packet_io: plan.packet_io,
             wake_delay: plan.wake_delay,
@@ -81,7 +82,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
 }
 
 /// Every shard's media sockets, and what steers among them.
-fn sockets(plan: &mut Plan) -> Result<(Vec<Sockets>, Option<Arc<Steering>>), StartError> {
+fn lanes(plan: &mut Plan) -> Result<(Vec<Lanes>, Option<Arc<Steering>>), StartError> {
     let shards = plan.pins.len();
     let shared = shards > 1
         && match plan.udp_ports {
@@ -102,12 +103,10 @@ fn sockets(plan: &mut Plan) -> Result<(Vec<Sockets>, Option<Arc<Steering>>), Sta
         })?);
     }
     if !shared {
-        return Ok((all, None));
+        return Ok((lanes::own(all), None));
     }
-    let v4: Vec<_> = all.iter().filter_map(|sockets| sockets.v4.as_ref()).collect();
-    let v6: Vec<_> = all.iter().filter_map(|sockets| sockets.v6.as_ref()).collect();
-    let steering = Steering::attach(&v4, &v6, steer::Kind::EBpf);
-    Ok((all, Some(Arc::new(steering))))
+    let (lanes, steering) = lanes::shared(all, steer::Kind::EBpf);
+    Ok((lanes, Some(Arc::new(steering))))
 }
 
 /// The ICE candidates of a shard: every advertised address, at the shard's port.

@@ -18,6 +18,7 @@ use http::serve::{Port as HttpPort, Server};
 use http::tls::TlsConfig;
 use shards::engine::EngineConfig;
 use shards::io::bell::Bell;
+use shards::io::lanes::Lanes;
 use shards::io::listener::adopt;
 use shards::io::port::{self, Port, PortKind};
 use shards::io::record::Recorder;
@@ -51,7 +52,7 @@ pub(crate) struct Berth {
     pub(crate) pin: Pin,
     pub(crate) engine: EngineConfig,
     pub(crate) seat: Seat,
-    pub(crate) sockets: Sockets,
+    pub(crate) lanes: Lanes,
     pub(crate) steering: Option<Arc<Steering>>,
     pub(crate) packet_io: PacketIo,
     pub(crate) wake_delay: WakeDelay,
@@ -126,7 +127,8 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     };
     glommio::timer::sleep(Duration::from_millis(1)).or(roused).await;
     drop(ear);
-    let opened = open_port(berth.packet_io, berth.sockets).and_then(|(port, kind)| {
+    let Lanes { urgent, reports } = berth.lanes;
+    let opened = open_port(berth.packet_io, urgent).and_then(|(port, kind)| {
         Ok((recorded(port, berth.record_sends.as_deref(), berth.pin)?, kind))
     });
     let (port, kind) = match opened {
@@ -141,6 +143,7 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let found = PacketsFound { kind, gso: counters.gso, gro: counters.gro };
     let mut shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
     shard.set_wake_delay(berth.wake_delay);
+    shard.set_reports(reports.map(port::open_for_reports));
     let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
     let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);

@@ -19,14 +19,14 @@ use futures_lite::FutureExt;
 use crate::counter::Counter;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::ids::ShardId;
-use crate::io::port::Port;
+use crate::io::port::{self, Port};
 use crate::io::steer::Steering;
 use crate::io::{clock, pause};
 use crate::mail::{Mail, Ticket};
 use crate::mesh::Seat;
 use crate::outbox::{CAPACITY, Outbox};
 use crate::snapshot::{Pulse, Snapshot};
-use crate::wake::{Moderator, Rest, Turn, Unfinished, WakeDelay};
+use crate::wake::{Leisure, Moderator, Rest, Turn, Unfinished, WakeDelay};
 
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
@@ -39,6 +39,9 @@ const MAIL_BUDGET: usize = 1024;
 pub struct Shard {
     engine: Engine,
     port: Box<dyn Port>,
+    /// Where reports come, if not by `port`.
+    reports: Option<Box<dyn Port>>,
+    leisure: Leisure,
     seat: Seat,
     steering: Option<Arc<Steering>>,
     counter: Rc<Counter>,
@@ -67,7 +70,24 @@ impl Shard {
         let engine = Engine::new(config, clock::now(), Box::new(clock::random));
         let (outbox, pulse) = (Outbox::new(CAPACITY), Pulse::default());
         let (surveys, wake) = (Vec::new(), Moderator::new(WakeDelay::default()));
-        Self { engine, port, seat, steering, counter, outbox, pulse, surveys, wake }
+        Self {
+            engine,
+            port,
+            reports: None,
+            leisure: Leisure::default(),
+            seat,
+            steering,
+            counter,
+            outbox,
+            pulse,
+            surveys,
+            wake,
+        }
+    }
+
+    /// Where reports come, if they do not come by the port for everything.
+    pub fn set_reports(&mut self, port: Option<Box<dyn Port>>) {
+        self.reports = port;
     }
 
     /// How long it may wait for more to arrive.
@@ -131,6 +151,7 @@ impl Shard {
         if turn.busy {
             self.pulse.turned(clock::now().saturating_duration_since(began), turn.found && sent);
         }
+        turn.busy |= self.read_reports(turn.busy);
         turn.answered |= self.pass_on();
         self.tell();
         turn
@@ -173,6 +194,24 @@ impl Shard {
         }
         turn.busy |= turn.found | turn.urgent;
         turn
+    }
+
+    /// Takes reports, when it is time to, after everything else; whether there are more.
+    fn read_reports(&mut self, busy: bool) -> bool {
+        let Some(port) = &mut self.reports else { return false };
+        let now = clock::now();
+        if !self.leisure.is_due(now, busy) {
+            return false;
+        }
+        let engine = &mut self.engine;
+        let received = port.receive(BUDGET, &mut |arrival| {
+            engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
+        });
+        self.leisure.looked(now, received);
+        if received.count > 0 {
+            self.spread(now);
+        }
+        !received.drained
     }
 
     fn flush(&mut self, now: Instant) {
@@ -240,7 +279,10 @@ impl Shard {
         Snapshot {
             meters: self.engine.meters().clone(),
             holdings: self.engine.holdings(),
-            port: self.port.counters(),
+            port: match &self.reports {
+                Some(reports) => self.port.counters().and(&reports.counters()),
+                None => self.port.counters(),
+            },
             pulse: self.pulse.clone(),
             mail: self.seat.counters(),
             outbox_refused: self.outbox.refused(),
@@ -264,9 +306,19 @@ impl Shard {
     async fn sleep(&mut self, ear: &mut crate::io::bell::Ear, now: Instant) {
         let deadline = self.engine.timeout();
         let again = self.seat.has_waiting().then(|| now + RING_FULL);
-        let deadline = deadline.into_iter().chain(again).min();
+        let reports = self.reports.as_ref().and_then(|_| self.leisure.deadline());
+        let deadline = deadline.into_iter().chain(again).chain(reports).min();
         let port = &mut self.port;
         let readable = poll_fn(|cx| port.poll_readable(cx));
+        let reported = async {
+            match &mut self.reports {
+                Some(reports) if self.leisure.listens() => {
+                    port::readable(reports.as_mut()).await;
+                    self.leisure.heard();
+                }
+                _ => std::future::pending().await,
+            }
+        };
         let seat = &self.seat;
         let rung = async {
             if ear.rung(|| seat.has_work()).await.is_err() {
@@ -281,7 +333,7 @@ impl Shard {
                 None => std::future::pending().await,
             }
         };
-        readable.or(rung).or(asked).or(due).await;
+        readable.or(rung).or(asked).or(reported).or(due).await;
     }
 
     fn leave(&mut self, now: Instant) {

@@ -14,11 +14,17 @@
 //! Both learn from their own success, so neither happens on an idle or lightly loaded shard:
 //! what arrives there is answered at once.
 //!
-//! Invariants: nothing that arrived waits longer than the bound of [`WakeDelay`] before it is
+//! And what can wait much longer, because nobody hurries for it, is for [`Leisure`].
+//!
+//! Invariants: nothing else that arrived waits longer than the bound of [`WakeDelay`] before it is
 //! taken and sent. After commands of the API there is no rest, and after answers to it the
 //! thread is the API's once before anything else: answers go first. Time is an argument.
 
+mod leisure;
+
 use std::time::{Duration, Instant};
+
+pub use leisure::Leisure;
 
 /// How long a shard may wait for more to arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,16 +4,18 @@
 //! Two implementations stand behind it: `ring` (an io_uring of its own) and `mmsg`
 //! (recvmmsg and sendmmsg), which share `dispatch` (what becomes of a failed send),
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
-//! `steer` tells the kernel which shard's socket a datagram belongs to, `bell` wakes a shard
+//! `steer` tells the kernel which shard's socket a datagram belongs to, `lanes` keeps reports apart, `bell` wakes a shard
 //! from another thread, `watch` is how both wait inside glommio, `pause` stops the thread,
 //! `clock` reads the time, `record` writes down what is sent where somebody wants to know.
 //!
-//! Invariants: the only unsafe code of this crate besides the sealing call is here.
+//! Invariants: the only unsafe code of this crate besides the sealing call and a hint to the CPU
+//! (`prefetch`) is here.
 //!
 //! Not here: TCP, which glommio serves well enough.
 
 pub mod bell;
 pub mod clock;
+pub mod lanes;
 pub mod listener;
 pub mod pause;
 pub mod port;

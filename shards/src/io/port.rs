@@ -86,6 +86,11 @@ impl fmt::Display for PortKind {
     }
 }
 
+/// Opens a port that costs least when what it receives is fetched now and then.
+pub fn open_for_reports(sockets: Sockets) -> Box<dyn Port> {
+    Box::new(MmsgPort::new(sockets))
+}
+
 /// Opens a port over `sockets`, on the thread that will use it. Hands the sockets back with
 /// the refusal, so that the caller may try the other kind.
 pub fn open(kind: PortKind, sockets: Sockets) -> Result<Box<dyn Port>, (PortError, Sockets)> {
@@ -169,6 +174,30 @@ pub struct PortCounters {
 }
 
 impl PortCounters {
+    /// Both ports' together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.datagrams_in += other.datagrams_in;
+        self.bytes_in += other.bytes_in;
+        self.messages_in += other.messages_in;
+        self.datagrams_out += other.datagrams_out;
+        self.bytes_out += other.bytes_out;
+        self.messages_out += other.messages_out;
+        self.runs_out.iter_mut().zip(other.runs_out).for_each(|(runs, more)| *runs += more);
+        self.gso_datagrams += other.gso_datagrams;
+        self.retries += other.retries;
+        self.gso_refusals += other.gso_refusals;
+        self.drops_in.kernel += other.drops_in.kernel;
+        self.drops_in.unusable += other.drops_in.unusable;
+        self.drops_out.full += other.drops_out.full;
+        self.drops_out.no_socket += other.drops_out.no_socket;
+        self.drops_out.unreachable += other.drops_out.unreachable;
+        self.drops_out.refused += other.drops_out.refused;
+        self.gso &= other.gso;
+        self.gro &= other.gro;
+        self
+    }
+
     /// Each of [`RUN_BOUNDS`], with the messages out that count below it.
     pub fn runs(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         RUN_BOUNDS.into_iter().zip(self.runs_out)

@@ -9,11 +9,14 @@
 //!    our ufrags begin with the letter of their shard ([`letter`]);
 //! 3. the kernel's hash.
 //!
+//! And reports apart ([`REPORTS`]), where each shard has a second socket for them: nobody hurries
+//! for what most viewers send most of the time, and a shard need not be woken for each.
+//!
 //! Invariants: steering is an optimisation; a datagram on the wrong shard is mailed to its
 //! owner. Sockets are given in the order they were bound in, which is the order of shards, and
 //! live as long as the process: closing one would renumber the others.
 //!
-//! Not here: what shards do with strays, and a port per shard, which needs no steering.
+//! Not here: what shards do with strays, and who opens the sockets (`lanes`).
 
 mod cbpf;
 mod ebpf;
@@ -24,7 +27,6 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use super::socket::Socket;
 use crate::ids::ShardId;
@@ -88,6 +90,16 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Sockets that share an address. All were bound in this order: first those for everything, in the
+/// order of shards; then those for reports, of every shard or of none.
+#[derive(Debug, Default)]
+pub struct Group<'a> {
+    /// For what somebody waits for, and where there is no second socket for everything.
+    pub urgent: Vec<&'a Socket>,
+    /// For reports.
+    pub reports: Vec<&'a Socket>,
+}
+
 /// A shared port's steering. One per node; shards share it by reference.
 #[derive(Debug)]
 pub struct Steering {
@@ -97,11 +109,12 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Steers among the sockets of each family, given in the order of shards, as well as the
-    /// kernel allows and no better than `best`. Never fails: see [`refusal`](Self::refusal).
-    pub fn attach(v4: &[&Socket], v6: &[&Socket], best: Kind) -> Self {
+    /// Steers among the sockets of each group as well as the kernel allows and no better than
+    /// `best`. Never fails: see [`refusal`](Self::refusal). Sockets for reports get them only by
+    /// [`Kind::EBpf`], and something else by whatever else: ask [`parts`](Self::parts).
+    pub fn attach(groups: &[Group<'_>], best: Kind) -> Self {
         let mut steering = Self { kind: Kind::Hash, refusal: None, flows: None };
-        let shards = v4.len().max(v6.len());
+        let shards = groups.iter().map(|group| group.urgent.len()).max().unwrap_or(0);
         if best == Kind::Hash {
             return steering;
         }
@@ -109,11 +122,8 @@ impl Steering {
             steering.refusal = Some(Refusal::TooManyShards(shards));
             return steering;
         }
-        let groups = [v4, v6].map(|group| group.iter().map(|s| s.as_fd()).collect::<Vec<_>>());
-        let groups: Vec<&[BorrowedFd<'_>]> =
-            groups.iter().filter(|g| !g.is_empty()).map(Vec::as_slice).collect();
         if best == Kind::EBpf {
-            match ebpf::attach(&groups) {
+            match ebpf::attach(groups) {
                 Ok(flows) => {
                     return Self { kind: Kind::EBpf, refusal: None, flows: Some(flows) };
                 }
@@ -122,7 +132,9 @@ impl Steering {
                 }
             }
         }
-        match cbpf::attach(&groups) {
+        // Any member will do: the program belongs to the group.
+        let mut members = groups.iter().filter_map(|group| group.urgent.first());
+        match members.try_for_each(|member| cbpf::steer(member)) {
             Ok(()) => steering.kind = Kind::CBpf,
             Err(cause) => steering.refusal = Some(Refusal::Kernel { kind: Kind::CBpf, cause }),
         }
@@ -132,6 +144,11 @@ impl Steering {
     /// How datagrams are steered.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether sockets for reports get them, and nothing else.
+    pub fn parts(&self) -> bool {
+        self.kind == Kind::EBpf
     }
 
     /// Why not better, if better was asked for.
@@ -152,6 +169,12 @@ impl Steering {
     }
 }
 
+/// Leads reports to the second of two sockets on one address, bound in this order. Needs no
+/// rights.
+pub fn part(group: &Group<'_>) -> io::Result<()> {
+    group.urgent.first().map_or(Ok(()), |member| cbpf::part(member))
+}
+
 /// Whether this process may use bpf(2) for steering, without changing anything.
 pub fn ebpf_allowed() -> io::Result<()> {
     ebpf::probe()
@@ -161,6 +184,12 @@ pub fn ebpf_allowed() -> io::Result<()> {
 /// ascending order of codes, for the programs' chains of comparisons.
 const LETTER_RANGES: [(u8, u8, u8); 5] =
     [(b'+', b'+', 62), (b'/', b'/', 63), (b'0', b'9', 52), (b'A', b'Z', 0), (b'a', b'z', 26)];
+
+/// What nobody hurries for, by bits of the first two bytes and their values: RTCP that begins with
+/// a receiver report, and transport-wide feedback (RFC 3550, 6.4.2; RFC 4585, 6.1, with format 15).
+/// Encryption leaves these bytes readable (RFC 3711, 3.4). Requests for repairs and keyframes
+/// begin with other types where reduced-size RTCP was negotiated (RFC 5506), which we always offer.
+const REPORTS: [(u16, u16); 2] = [(0xc0ff, 0x8000 | 201), (0xdfff, 0x8f00 | 205)];
 
 /// Attributes of a STUN message in which USERNAME is looked for. It is among the first five
 /// with every browser; unrolled loops cost instructions only when run.

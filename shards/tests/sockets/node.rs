@@ -14,6 +14,7 @@ use shards::counter::Counter;
 use shards::engine::EngineConfig;
 use shards::ids::{AppId, ShardId};
 use shards::io::bell::Bell;
+use shards::io::lanes::{self, Lanes};
 use shards::io::port::{self, PortKind};
 use shards::io::socket::{Socket, Sockets};
 use shards::io::steer::{Kind, Steering};
@@ -75,9 +76,9 @@ impl Node {
         kind: PortKind,
         delay: WakeDelay,
     ) -> Self {
-        let (sockets, steering) = sockets(shards, layout);
-        let local = |sockets: &Sockets| sockets.locals()[0].expect("an IPv4 socket");
-        let addresses: Vec<SocketAddr> = sockets.iter().map(local).collect();
+        let (lanes, steering) = lanes(shards, layout);
+        let local = |lanes: &Lanes| lanes.urgent.locals()[0].expect("an IPv4 socket");
+        let addresses: Vec<SocketAddr> = lanes.iter().map(local).collect();
         let cert = keys::provider().dtls_provider.generate_certificate().expect("a certificate");
         let seats = mesh::seats(shards).expect("doorbells");
         let leaving = Arc::new(AtomicBool::new(false));
@@ -90,7 +91,7 @@ impl Node {
             addresses,
         };
         let (up, ups) = channel();
-        for (n, (seat, sockets)) in seats.into_iter().zip(sockets).enumerate() {
+        for (n, (seat, lanes)) in seats.into_iter().zip(lanes).enumerate() {
             let config = EngineConfig {
                 node: 0,
                 shard: ShardId(n as u8),
@@ -103,8 +104,9 @@ impl Node {
             let (up, steering, leaving) = (up.clone(), steering.clone(), Arc::clone(&leaving));
             let work = move || async move {
                 glommio::timer::sleep(Duration::from_millis(1)).await;
-                let port = port::open(kind, sockets).map_err(|(error, _)| error);
+                let port = port::open(kind, lanes.urgent).map_err(|(error, _)| error);
                 let mut shard = Shard::new(config, port.expect("a port"), seat, steering);
+                shard.set_reports(lanes.reports.map(port::open_for_reports));
                 shard.set_wake_delay(delay);
                 glommio::spawn_local(window.serve(shard.counter())).detach();
                 up.send(()).expect("the test waits");
@@ -234,7 +236,7 @@ impl Window {
     }
 }
 
-fn sockets(shards: usize, layout: Layout) -> (Vec<Sockets>, Option<Arc<Steering>>) {
+fn lanes(shards: usize, layout: Layout) -> (Vec<Lanes>, Option<Arc<Steering>>) {
     let bind = |port| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Sockets { v4: Some(Socket::bind(address).expect("a socket")), v6: None }
@@ -244,20 +246,17 @@ fn sockets(shards: usize, layout: Layout) -> (Vec<Sockets>, Option<Arc<Steering>
     for _ in 1..shards {
         all.push(bind(if layout == Layout::PerShard { 0 } else { port }));
     }
-    let attach = |all: &[Sockets], best| {
-        let v4: Vec<&Socket> = all.iter().filter_map(|sockets| sockets.v4.as_ref()).collect();
-        Some(Arc::new(Steering::attach(&v4, &[], best)))
+    let shared = |all, best| {
+        let (lanes, steering) = lanes::shared(all, best);
+        (lanes, Some(Arc::new(steering)))
     };
     match layout {
-        Layout::PerShard => (all, None),
-        Layout::Shared(best) => {
-            let steering = attach(&all, best);
-            (all, steering)
-        }
+        Layout::PerShard => (lanes::own(all), None),
+        Layout::Shared(best) => shared(all, best),
         Layout::Reversed => {
-            let steering = attach(&all, Kind::EBpf);
-            all.reverse();
-            (all, steering)
+            let (mut lanes, steering) = shared(all, Kind::EBpf);
+            lanes.reverse();
+            (lanes, steering)
         }
     }
 }

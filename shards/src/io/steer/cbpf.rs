@@ -1,4 +1,5 @@
-//! Steering by classic BPF: STUN requests by ufrag, everything else by the kernel's hash.
+//! Steering by classic BPF: STUN requests by ufrag, everything else by the kernel's hash; or, on
+//! a port of one shard, reports apart.
 //!
 //! The program sees the UDP payload from offset 0 and returns the index of a socket; any index
 //! that no socket has makes the kernel use its hash.
@@ -7,39 +8,59 @@
 //! ends the program with 0, which would be shard 0.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
+use super::super::socket::Socket;
 use super::{
-    ATTRIBUTES_MAX, LETTER_RANGES, STUN_BINDING_REQUEST, STUN_COOKIE, STUN_HEADER_BYTES,
+    ATTRIBUTES_MAX, LETTER_RANGES, REPORTS, STUN_BINDING_REQUEST, STUN_COOKIE, STUN_HEADER_BYTES,
     STUN_USERNAME,
 };
 
-/// Puts the program into force for each group, a group being sockets that share an address.
-pub(super) fn attach(groups: &[&[BorrowedFd<'_>]]) -> io::Result<()> {
-    let mut code = program();
-    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-    for group in groups {
-        // Any member will do: the program belongs to the group.
-        let Some(first) = group.first() else { continue };
-        // SAFETY: `program` and the instructions it points to are live, its length is right,
-        // and the kernel copies them.
-        let status = unsafe {
-            libc::setsockopt(
-                first.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_REUSEPORT_CBPF,
-                (&raw const program).cast(),
-                size_of::<libc::sock_fprog>() as libc::socklen_t,
-            )
-        };
-        if status != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+/// Which of a shared port's sockets gets what: in force for all sockets that share the address
+/// of `member`.
+pub(super) fn steer(member: &Socket) -> io::Result<()> {
+    attach(member, by_ufrag())
 }
 
-fn program() -> Vec<libc::sock_filter> {
+/// Reports to the second of the two sockets that share the address of `member`, everything else
+/// to the first.
+pub(super) fn part(member: &Socket) -> io::Result<()> {
+    attach(member, reports_apart())
+}
+
+fn attach(member: &Socket, mut code: Vec<libc::sock_filter>) -> io::Result<()> {
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
+    // SAFETY: `program` and the instructions it points to are live, its length is right,
+    // and the kernel copies them.
+    let status = unsafe {
+        libc::setsockopt(
+            member.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn reports_apart() -> Vec<libc::sock_filter> {
+    let mut p = Assembler::default();
+    p.op(LOAD_LENGTH, 0);
+    p.jump_unless(JUMP_GE, 2, Label::Urgent);
+    for (bits, value) in REPORTS {
+        p.op(LOAD_16, 0);
+        p.op(AND, bits.into());
+        p.jump_if(JUMP_EQ, value.into(), Label::Report);
+    }
+    p.bind(Label::Urgent);
+    p.op(RETURN, 0);
+    p.bind(Label::Report);
+    p.op(RETURN, 1);
+    p.finish()
+}
+
+fn by_ufrag() -> Vec<libc::sock_filter> {
     let mut p = Assembler::default();
     let header = STUN_HEADER_BYTES as u32;
     p.op(LOAD_LENGTH, 0);
@@ -89,6 +110,8 @@ fn program() -> Vec<libc::sock_filter> {
 enum Label {
     Username,
     Hash,
+    Urgent,
+    Report,
 }
 
 /// Conditional jumps reach only 255 instructions far, so each conditional one is made to

@@ -1,17 +1,18 @@
-//! Steering by eBPF: a map from peers to shards, then STUN by ufrag, then the kernel's hash.
+//! Steering by eBPF: a map from peers to shards, then STUN by ufrag, then the kernel's hash; and
+//! in all cases reports apart.
 //!
 //! Raw bpf(2), no library: two kinds of map, one program of a few hundred instructions.
 //!
-//! Invariants: the program passes every datagram; where it selects no socket, the kernel's
-//! hash does. The peers' map is the kernel's LRU map, so it is bounded and never full.
+//! Invariants: the program passes every datagram. It chooses by the kernel's hash itself, because
+//! the kernel would choose among the sockets for reports as well. The peers' map is the kernel's LRU map, so it is bounded and never full.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::ebpf_asm::{Assembler, Helper, If, Instruction, Label, Reg, Width};
 use super::{
-    ATTRIBUTES_MAX, LETTER_RANGES, SHARDS_MAX, STUN_BINDING_REQUEST, STUN_COOKIE,
+    ATTRIBUTES_MAX, Group, LETTER_RANGES, REPORTS, SHARDS_MAX, STUN_BINDING_REQUEST, STUN_COOKIE,
     STUN_HEADER_BYTES, STUN_USERNAME,
 };
 use crate::ids::ShardId;
@@ -57,21 +58,25 @@ impl FlowMap {
 }
 
 /// Puts a program into force for each group, a group being sockets that share an address.
-pub(super) fn attach(groups: &[&[BorrowedFd<'_>]]) -> io::Result<FlowMap> {
+pub(super) fn attach(groups: &[Group<'_>]) -> io::Result<FlowMap> {
     let flows = FlowMap::create()?;
     for group in groups {
-        let Some(first) = group.first() else { continue };
-        let sockets = create_map(MAP_SOCKARRAY, 4, 8, SHARDS_MAX as u32)?;
-        for (index, socket) in group.iter().enumerate() {
-            let mut value = (socket.as_raw_fd() as u64).to_ne_bytes();
+        let Some(first) = group.urgent.first() else { continue };
+        let sockets = create_map(MAP_SOCKARRAY, 4, 8, 2 * SHARDS_MAX as u32)?;
+        let reports =
+            group.reports.iter().enumerate().map(|(at, socket)| (SHARDS_MAX + at, socket));
+        for (index, socket) in group.urgent.iter().enumerate().chain(reports) {
+            let mut value = (socket.as_fd().as_raw_fd() as u64).to_ne_bytes();
             element(MAP_UPDATE, &sockets, &(index as u32).to_ne_bytes(), &mut value)?;
         }
-        let program = load(&program(flows.fd.as_raw_fd(), sockets.as_raw_fd()))?;
+        let apart = !group.reports.is_empty();
+        let code = program(flows.fd.as_raw_fd(), sockets.as_raw_fd(), group.urgent.len(), apart);
+        let program = load(&code)?;
         let fd = program.as_raw_fd();
         // SAFETY: `fd` is a live c_int of the size given, which the kernel only reads.
         let status = unsafe {
             libc::setsockopt(
-                first.as_raw_fd(),
+                first.as_fd().as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_ATTACH_REUSEPORT_EBPF,
                 (&raw const fd).cast(),
@@ -90,7 +95,7 @@ pub(super) fn attach(groups: &[&[BorrowedFd<'_>]]) -> io::Result<FlowMap> {
 pub(super) fn probe() -> io::Result<()> {
     let flows = create_map(MAP_LRU_HASH, KEY_BYTES as u32, 4, 1)?;
     let sockets = create_map(MAP_SOCKARRAY, 4, 8, 1)?;
-    load(&program(flows.as_raw_fd(), sockets.as_raw_fd())).map(drop)
+    load(&program(flows.as_raw_fd(), sockets.as_raw_fd(), 1, true)).map(drop)
 }
 
 fn key(source: SocketAddr) -> [u8; KEY_BYTES] {
@@ -110,10 +115,10 @@ const SHARD: i16 = KEY - 4;
 const HEADER: i16 = SHARD - 20; // a STUN header, then attributes' heads
 
 /// `R6` is the context (`struct sk_reuseport_md`) throughout, `R7` the offset in the datagram,
-/// whose byte 0 is the UDP header's.
-fn program(flows: i32, sockets: i32) -> Vec<Instruction> {
+/// whose byte 0 is the UDP header's; when the shard is known, `R7` is the socket's index.
+fn program(flows: i32, sockets: i32, shards: usize, apart: bool) -> Vec<Instruction> {
     let mut p = Assembler::default();
-    let [stun, found, select, hash] = std::array::from_fn(|_| p.label());
+    let [stun, found, select, hash, whole] = std::array::from_fn(|_| p.label());
     p.copy(Reg::R6, Reg::R1);
     build_key(&mut p, hash);
     p.load_map(Reg::R1, flows);
@@ -126,17 +131,25 @@ fn program(flows: i32, sockets: i32) -> Vec<Instruction> {
     p.bind(stun);
     find_username(&mut p, found, hash);
     p.bind(found);
-    shard_of_letter(&mut p, select, hash);
+    shard_of_letter(&mut p, shards, select, hash);
 
-    // The shard is in R1. An index without a socket is refused, which leaves it to the hash.
+    p.bind(hash);
+    p.load(Width::B4, Reg::R1, Reg::R6, CONTEXT_HASH);
+    p.modulo(Reg::R1, shards as i32);
+
+    // The shard is in R1.
     p.bind(select);
-    p.store(Width::B4, Reg::R10, SHARD, Reg::R1);
+    p.copy(Reg::R7, Reg::R1);
+    if apart {
+        tell_reports(&mut p, whole);
+    }
+    p.bind(whole);
+    p.store(Width::B4, Reg::R10, SHARD, Reg::R7);
     p.copy(Reg::R1, Reg::R6);
     p.load_map(Reg::R2, sockets);
     stack_address(&mut p, Reg::R3, SHARD);
     p.set(Reg::R4, 0);
     p.call(Helper::SkSelectReuseport);
-    p.bind(hash);
     p.set(Reg::R0, SK_PASS);
     p.exit();
     p.finish()
@@ -186,17 +199,32 @@ fn find_username(p: &mut Assembler, found: Label, hash: Label) {
 }
 
 /// From the first letter of USERNAME to the shard, in R1.
-fn shard_of_letter(p: &mut Assembler, select: Label, hash: Label) {
+fn shard_of_letter(p: &mut Assembler, shards: usize, select: Label, hash: Label) {
     p.load(Width::B1, Reg::R1, Reg::R10, HEADER + 4);
     for (first, last, shard) in LETTER_RANGES {
         let beyond = p.label();
         p.jump_if(Reg::R1, If::Below, first.into(), hash);
         p.jump_if(Reg::R1, If::Above, last.into(), beyond);
         p.add(Reg::R1, i32::from(shard) - i32::from(first));
+        p.jump_if(Reg::R1, If::Above, shards as i32 - 1, hash);
         p.jump(select);
         p.bind(beyond);
     }
     p.jump(hash);
+}
+
+/// Adds to R7 what leads to the shard's socket for reports, if the datagram is one.
+fn tell_reports(p: &mut Assembler, whole: Label) {
+    let report = p.label();
+    load_bytes(p, None, UDP_HEADER_BYTES, HEADER, 2, whole);
+    for (bits, value) in REPORTS {
+        p.load(Width::B2, Reg::R1, Reg::R10, HEADER);
+        p.and(Reg::R1, in_packet_16(bits));
+        p.jump_if(Reg::R1, If::Equal, in_packet_16(value), report);
+    }
+    p.jump(whole);
+    p.bind(report);
+    p.add(Reg::R7, SHARDS_MAX as i32);
 }
 
 fn load_bytes(p: &mut Assembler, from: Option<i32>, at: i32, to: i16, len: i32, hash: Label) {
@@ -325,6 +353,7 @@ const MAP_SOCKARRAY: u32 = 20;
 const PROGRAM_SK_REUSEPORT: u32 = 21;
 const START_AT_NETWORK_HEADER: i32 = 1;
 const SK_PASS: i32 = 1;
-/// Offset of `eth_protocol` in `struct sk_reuseport_md`.
+// Offsets in `struct sk_reuseport_md`.
 const CONTEXT_ETH_PROTOCOL: i16 = 20;
+const CONTEXT_HASH: i16 = 32;
 const UDP_HEADER_BYTES: i32 = 8;

@@ -97,6 +97,10 @@ impl Assembler {
         self.emit(0x0f, to, from as u8, 0, 0);
     }
 
+    pub(super) fn modulo(&mut self, to: Reg, value: i32) {
+        self.emit(0x97, to, 0, 0, value);
+    }
+
     pub(super) fn and(&mut self, to: Reg, value: i32) {
         self.emit(0x57, to, 0, 0, value);
     }

@@ -1,7 +1,7 @@
 //! The programs for the kernel, with real sockets and datagrams.
 
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::*;
 
@@ -27,8 +27,8 @@ fn letters_name_shards_and_back() {
 
 #[test]
 fn what_comes_from_a_known_peer_reaches_its_shard() {
-    let (v4, v6) = (Group::bind("127.0.0.1:0", 4), Group::bind("[::1]:0", 4));
-    let steering = Steering::attach(&v4.sockets(), &v6.sockets(), Kind::EBpf);
+    let (v4, v6) = (Bound::bind("127.0.0.1:0", 4), Bound::bind("[::1]:0", 4));
+    let steering = Steering::attach(&[v4.group(), v6.group()], Kind::EBpf);
     if let Err(refused) = ebpf_allowed() {
         // Not skipped: where eBPF is forbidden, that has to be found out and said.
         assert_eq!(steering.kind(), Kind::CBpf, "{refused}");
@@ -63,7 +63,7 @@ fn what_comes_from_a_known_peer_reaches_its_shard() {
 fn stun_from_a_stranger_reaches_the_shard_of_its_ufrag() {
     for kind in [Kind::EBpf, Kind::CBpf] {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let group = Group::bind(address, SHARDS_MAX);
+            let group = Bound::bind(address, SHARDS_MAX);
             let steering = group.steer(kind);
             let expected = if ebpf_allowed().is_ok() { kind } else { Kind::CBpf };
             assert_eq!(steering.kind(), expected);
@@ -97,7 +97,7 @@ fn whatever_else_comes_goes_by_the_hash_and_stays_there() {
         response,
     ];
     for kind in [Kind::EBpf, Kind::CBpf, Kind::Hash] {
-        let group = Group::bind("127.0.0.1:0", 4);
+        let group = Bound::bind("127.0.0.1:0", 4);
         let _steering = group.steer(kind);
         let mut reached = [0; 4];
         for _ in 0..50 {
@@ -118,7 +118,7 @@ fn without_rights_steering_is_by_ufrag_and_says_why() {
     std::thread::spawn(|| {
         drop_capabilities();
         assert!(ebpf_allowed().is_err());
-        let group = Group::bind("127.0.0.1:0", 4);
+        let group = Bound::bind("127.0.0.1:0", 4);
         let steering = group.steer(Kind::EBpf);
         assert_eq!(steering.kind(), Kind::CBpf);
         let why = steering.refusal().unwrap().to_string();
@@ -132,15 +132,15 @@ fn without_rights_steering_is_by_ufrag_and_says_why() {
 
 #[test]
 fn more_shards_than_letters_go_by_the_hash() {
-    let group = Group::bind("127.0.0.1:0", SHARDS_MAX + 1);
+    let group = Bound::bind("127.0.0.1:0", SHARDS_MAX + 1);
     let steering = group.steer(Kind::EBpf);
     assert_eq!(steering.kind(), Kind::Hash);
     assert!(matches!(steering.refusal(), Some(Refusal::TooManyShards(65))));
 }
 
-struct Group(Vec<Socket>);
+struct Bound(Vec<Socket>);
 
-impl Group {
+impl Bound {
     fn bind(address: &str, count: usize) -> Self {
         let first = Socket::bind(address.parse().unwrap()).unwrap();
         let shared = first.local();
@@ -148,15 +148,13 @@ impl Group {
         Self(std::iter::once(first).chain(others).collect())
     }
 
-    fn sockets(&self) -> Vec<&Socket> {
-        self.0.iter().collect()
+    /// Without sockets for reports.
+    fn group(&self) -> Group<'_> {
+        Group { urgent: self.0.iter().collect(), reports: Vec::new() }
     }
 
     fn steer(&self, best: Kind) -> Steering {
-        match self.0[0].local() {
-            SocketAddr::V4(_) => Steering::attach(&self.sockets(), &[], best),
-            SocketAddr::V6(_) => Steering::attach(&[], &self.sockets(), best),
-        }
+        Steering::attach(&[self.group()], best)
     }
 
     /// Sends `message` from `client`: which one of the sockets got it.
