@@ -19,6 +19,7 @@ pub mod media;
 pub mod mesh;
 pub mod meters;
 pub mod outbox;
+mod prefetch;
 pub mod session;
 pub mod shard;
 pub mod slots;

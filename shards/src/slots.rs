@@ -4,6 +4,9 @@
 //! Invariants: never more than `capacity` entries; iteration is in slot order.
 
 use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::prefetch::prefetch;
 
 /// Names an entry of a [`Slots`] of `T`.
 pub struct Key<T> {
@@ -64,16 +67,13 @@ impl<T> std::fmt::Debug for Key<T> {
     }
 }
 
-#[derive(Debug)]
-struct Entry<T> {
-    generation: u32,
-    value: Option<T>,
-}
-
 /// The arena.
 #[derive(Debug)]
 pub struct Slots<T> {
-    entries: Vec<Entry<T>>,
+    /// By slot. Apart from the values, so that whether a key is good is known without touching
+    /// the value, and all of these stay in the cache.
+    generations: Vec<u32>,
+    values: Vec<Option<T>>,
     free: Vec<u32>,
     capacity: usize,
 }
@@ -81,57 +81,68 @@ pub struct Slots<T> {
 impl<T> Slots<T> {
     /// An empty arena for at most `capacity` entries; memory grows with use.
     pub fn new(capacity: usize) -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), capacity }
+        Self { generations: Vec::new(), values: Vec::new(), free: Vec::new(), capacity }
     }
 
     /// Adds what `make` builds from its own key, or `None` when the arena is full.
     pub fn insert_with(&mut self, make: impl FnOnce(Key<T>) -> T) -> Option<Key<T>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.entries.len() < self.capacity => {
-                self.entries.push(Entry { generation: 0, value: None });
-                (self.entries.len() - 1) as u32
+            None if self.values.len() < self.capacity => {
+                self.generations.push(0);
+                self.values.push(None);
+                (self.values.len() - 1) as u32
             }
             None => return None,
         };
-        let generation = self.entries[slot as usize].generation;
+        let generation = self.generations[slot as usize];
         let key = Key { slot, generation, of: PhantomData };
         let value = make(key);
-        self.entries[slot as usize].value = Some(value);
+        self.values[slot as usize] = Some(value);
         Some(key)
     }
 
+    #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&T> {
-        let entry = self.entries.get(key.slot as usize)?;
-        if entry.generation == key.generation { entry.value.as_ref() } else { None }
+        let generation = *self.generations.get(key.slot as usize)?;
+        if generation == key.generation { self.values[key.slot as usize].as_ref() } else { None }
     }
 
+    #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
-        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+        let generation = *self.generations.get(key.slot as usize)?;
+        if generation == key.generation { self.values[key.slot as usize].as_mut() } else { None }
+    }
+
+    /// Asks the CPU to fetch these bytes of a value, without waiting for any of it.
+    #[inline]
+    pub fn prefetch(&self, key: Key<T>, bytes: Range<usize>) {
+        if let Some(value) = self.values.get(key.slot as usize) {
+            prefetch((&raw const *value).cast(), bytes);
+        }
     }
 
     /// The entry now in `slot`, whatever its generation; for ids that carry only the slot and
     /// are compared in full by the caller.
     pub fn at(&self, slot: u32) -> Option<(Key<T>, &T)> {
-        let entry = self.entries.get(slot as usize)?;
-        let key = Key { slot, generation: entry.generation, of: PhantomData };
-        entry.value.as_ref().map(|value| (key, value))
+        let generation = *self.generations.get(slot as usize)?;
+        let key = Key { slot, generation, of: PhantomData };
+        self.values[slot as usize].as_ref().map(|value| (key, value))
     }
 
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
-        if entry.generation != key.generation {
+        let generation = self.generations.get_mut(key.slot as usize)?;
+        if *generation != key.generation {
             return None;
         }
-        let value = entry.value.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
+        let value = self.values[key.slot as usize].take()?;
+        *generation = generation.wrapping_add(1);
         self.free.push(key.slot);
         Some(value)
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.values.len() - self.free.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -139,9 +150,10 @@ impl<T> Slots<T> {
     }
 
     pub fn keys(&self) -> impl Iterator<Item = Key<T>> + '_ {
-        self.entries.iter().enumerate().filter(|(_, e)| e.value.is_some()).map(|(slot, e)| Key {
+        let taken = self.values.iter().zip(&self.generations).enumerate();
+        taken.filter(|(_, (value, _))| value.is_some()).map(|(slot, (_, generation))| Key {
             slot: slot as u32,
-            generation: e.generation,
+            generation: *generation,
             of: PhantomData,
         })
     }

@@ -55,12 +55,14 @@ impl Engine {
         let heard = listen(&self.scratch[..len]);
         self.meters.nacks_received += heard.nacked.len() as u64;
         self.meters.keyframes_wanted += heard.pictures.len() as u64;
-        self.heard(key, now);
+        self.reported(key, now);
         for (ssrc, ntp, rtp) in heard.reports {
             self.publisher_reported(key, ssrc, ntp, rtp, now);
         }
         for ssrc in heard.acknowledged {
-            if let Some(pull) = self.pull_by_ssrc(key, ssrc).and_then(|p| self.pulls.get_mut(p)) {
+            if let Some(pull) = self.pull_by_ssrc(key, ssrc).and_then(|p| self.pulls.get_mut(p))
+                && !pull.is_acknowledged()
+            {
                 pull.acknowledge();
             }
         }

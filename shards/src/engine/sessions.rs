@@ -206,6 +206,15 @@ impl Engine {
         }
     }
 
+    /// Authentic RTCP came from the client. Where its media goes is not looked at again: only
+    /// checks change that.
+    pub(super) fn reported(&mut self, key: SessionKey, now: Instant) {
+        match self.sessions.get_mut(key) {
+            Some(session) if session.connected => session.heard_at = Some(now),
+            _ => self.heard(key, now),
+        }
+    }
+
     /// An authenticated datagram came from the client.
     pub(super) fn heard(&mut self, key: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(key) {

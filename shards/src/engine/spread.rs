@@ -5,6 +5,8 @@
 //! datagrams leave contiguous, so that they fold into one send. When the outbox is full the
 //! engine stops where it is and goes on after the flush.
 
+use std::mem::offset_of;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +22,7 @@ use crate::media::format::{Codec, Extension};
 use crate::media::rtp::{FixedHeader, HeaderWriter};
 use crate::media::srtp::Sealer;
 use crate::outbox::{Destination, Lane, Outbox};
+use crate::session::Session;
 use crate::session::egress::Egress;
 use crate::switch::feed::{FeedKey, Origin, PullKey, Stage};
 use crate::switch::packet::{Batch, Packet};
@@ -38,6 +41,13 @@ pub(super) struct Run {
 /// What [`Engine::unfinished`] counts another shard as that wants the track: nobody tells how
 /// many subscribers it has, but waking it costs about as much as that many single datagrams.
 const COPIES_ELSEWHERE: usize = 20;
+
+/// How many subscribers ahead memory is asked for: first what is known of the pull, then, when
+/// that is there, the session's key.
+const AHEAD: usize = 2;
+
+/// Where a session has what its packets need.
+const EGRESS: Range<usize> = offset_of!(Session, egress)..offset_of!(Session, egress) + Egress::HOT;
 
 /// A packet that a subscriber asked for again.
 #[derive(Debug, Clone, Copy)]
@@ -176,11 +186,13 @@ impl Engine {
         let mut needy = None;
         let moment = Moment::new(self.epoch, now);
         while let Some(&key) = feed.pulls.get(run.served) {
-            if let Some(next) = feed.pulls.get(run.served + 1)
+            if let Some(later) = feed.pulls.get(run.served + 2 * AHEAD) {
+                self.pulls.prefetch(*later, 0..Pull::HOT);
+            }
+            if let Some(next) = feed.pulls.get(run.served + AHEAD)
                 && let Some(pull) = self.pulls.get(*next)
-                && let Some(session) = self.sessions.get(pull.session)
             {
-                session.egress.prefetch();
+                self.sessions.prefetch(pull.session, EGRESS);
             }
             let Some(pull) = self.pulls.get_mut(key) else {
                 run.served += 1;

@@ -4,6 +4,7 @@
 //! again: a (key, SSRC, index) is sealed once, ever.
 
 use std::collections::VecDeque;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 
 use super::sdp::Line;
@@ -12,12 +13,14 @@ use crate::media::srtp::Sealer;
 use crate::outbox::Destination;
 use crate::switch::pull::Numbering;
 
+/// What every packet needs comes first: see [`HOT`](Self::HOT).
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Egress {
-    sealer: Option<Sealer>,
     /// The client's address, and ours that it must leave from.
     pub to: Option<(SocketAddr, SocketAddr)>,
     transport_seq: u16,
+    sealer: Option<Sealer>,
     /// Where former pulls stopped, by SSRC.
     numbering: Vec<(u32, Numbering)>,
     /// SSRCs drawn lately: those of one call are on no m-line yet.
@@ -28,6 +31,9 @@ pub struct Egress {
 const DRAWN: usize = 2 * TRACKS_PER_CALL;
 
 impl Egress {
+    /// How many bytes from the start every packet that leaves touches.
+    pub const HOT: usize = offset_of!(Self, sealer) + Sealer::HOT;
+
     /// Takes the key of a handshake. Under a new key, rollover counters begin at 0.
     pub fn key(&mut self, sealer: Sealer) {
         self.sealer = Some(sealer);
@@ -93,13 +99,5 @@ impl Egress {
         }
         self.drawn.push_back(ssrc);
         ssrc
-    }
-
-    /// Asks for the key to be in the cache soon.
-    #[inline]
-    pub fn prefetch(&self) {
-        if let Some(sealer) = &self.sealer {
-            sealer.prefetch();
-        }
     }
 }

@@ -6,6 +6,7 @@
 //! would give the key away); numbering has no holes that the publisher did not make; a video
 //! subscriber sees a new source only from a keyframe on.
 
+use std::mem::offset_of;
 use std::time::Instant;
 
 use super::feed::FeedKey;
@@ -48,16 +49,17 @@ pub enum RedOutlet {
 
 /// What was negotiated for this pull.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Outgoing {
     pub ssrc: u32,
     pub rtx_ssrc: Option<u32>,
-    pub mid: String,
     pub extensions: ExtensionIds,
     pub allow_mixed: bool,
-    /// By the track's codec index.
-    pub outlets: [Outlet; CODECS_PER_TRACK],
     /// By the track's codec index; timestamps count in its clock.
     pub codecs: [Option<Codec>; CODECS_PER_TRACK],
+    /// By the track's codec index.
+    pub outlets: [Outlet; CODECS_PER_TRACK],
+    pub mid: String,
 }
 
 /// A stretch of outgoing packets that came from one source.
@@ -101,33 +103,38 @@ impl Numbering {
     }
 }
 
+/// What every packet needs comes first: see [`HOT`](Self::HOT).
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Pull {
     pub session: Key<Session>,
     pub feed: FeedKey,
     pub kind: MediaKind,
-    pub out: Outgoing,
     /// The layer to forward.
     pub layer: u8,
-    pub simulcast: Option<Simulcast>,
-    /// The subscriber has acknowledged the SSRC, so the MID may be left out.
-    acknowledged: bool,
-    /// The header extension elements of every packet; `None` if they need the two-byte form.
-    elements: Option<ElementBlock>,
-    pub packets: u32,
-    pub octets: u32,
-    pub resends: Resends,
-    pub vp8: Vp8Rewriter,
-    pub vp9: Vp9Rewriter,
-    current: Option<Segment>,
     /// The layer's packets come from a new source, which has not begun with a keyframe.
     starved: bool,
+    /// The subscriber has acknowledged the SSRC, so the MID may be left out.
+    acknowledged: bool,
+    pub packets: u32,
+    pub octets: u32,
     /// One past the highest index given.
     next_out: u64,
     last: Option<(Instant, u32)>,
+    current: Option<Segment>,
+    /// The header extension elements of every packet; `None` if they need the two-byte form.
+    elements: Option<ElementBlock>,
+    pub out: Outgoing,
+    pub vp8: Vp8Rewriter,
+    pub vp9: Vp9Rewriter,
+    pub resends: Resends,
+    pub simulcast: Option<Simulcast>,
 }
 
 impl Pull {
+    /// How many bytes from the start most packets touch: of picture numbers, the first line.
+    pub const HOT: usize = offset_of!(Self, vp8) + 64;
+
     /// `numbering` goes on where a former pull with the same SSRC stopped, or is
     /// [`Numbering::fresh`].
     pub fn new(
@@ -172,16 +179,19 @@ impl Pull {
         self.elements.as_ref()
     }
 
+    #[inline]
     pub fn outlet(&self, packet: &Packet) -> Option<&Outlet> {
         self.out.outlets.get(usize::from(packet.codec)).filter(|outlet| outlet.present)
     }
 
     /// What the track's codec of `packet` is.
+    #[inline]
     pub fn codec(&self, packet: &Packet) -> Option<Codec> {
         self.out.codecs.get(usize::from(packet.codec)).copied().flatten()
     }
 
     /// Decides whether and as what `packet` is forwarded. `None`: not for this subscriber.
+    #[inline]
     pub fn stamp(&mut self, packet: &Packet, now: Instant) -> Option<Stamp> {
         let mut switched = false;
         let segment = match self.current {

@@ -77,12 +77,15 @@ pub struct Mapped {
 }
 
 /// Maps the picture ids of changing sources to one continuous line.
+///
+/// What most packets touch comes first: nothing but the newest source, in a single span.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct PictureMap {
     source: Option<Source>,
     newest_out: Option<u16>,
-    spans: [Span; SPANS_MAX],
     span_count: usize,
+    spans: [Span; SPANS_MAX],
 }
 
 #[derive(Debug, Clone, Copy)]

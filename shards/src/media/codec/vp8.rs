@@ -103,10 +103,11 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
 
 /// Keeps picture ids, TL0PICIDX and KEYIDX of one forwarded stream continuous.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Vp8Rewriter {
-    pictures: PictureMap,
     tl0: CounterMap,
     key: CounterMap,
+    pictures: PictureMap,
 }
 
 impl Default for Vp8Rewriter {

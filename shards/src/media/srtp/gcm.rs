@@ -6,7 +6,7 @@
 //!
 //! Invariants: every pointer handed to C comes from a slice whose length is passed along.
 //!
-//! Not here: which index a packet gets, replay. Apart from the prefetch hint in `seal`, all
+//! Not here: which index a packet gets, replay. All
 //! `unsafe` under `media` is in this file.
 
 use super::keys::SessionKeys;

@@ -8,6 +8,7 @@
 use super::cipher::Cipher;
 use super::keys::MasterKey;
 use super::{Profile, RTCP_CLEAR_LEN, RTCP_E_FLAG, RTCP_INDEX_LEN};
+use crate::prefetch::prefetch;
 use std::fmt;
 
 /// The outbound keys of one session.
@@ -111,16 +112,11 @@ impl Sealer {
     /// thousands of subscribers the keys do not stay in the cache by themselves.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let start = (&raw const self.rtp).cast::<i8>();
-            for line in 0..size_of::<Cipher>().div_ceil(CACHE_LINE) {
-                // SAFETY: a prefetch reads nothing and cannot fault; SSE is part of x86_64.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * CACHE_LINE)) };
-            }
-        }
+        prefetch((&raw const self.rtp).cast(), 0..Self::HOT);
     }
+
+    /// How many bytes from the start [`seal_rtp`](Self::seal_rtp) touches.
+    pub(crate) const HOT: usize = size_of::<Cipher>();
 
     #[cfg(test)]
     pub(super) fn from_session_keys(keys: &super::keys::SessionKeys, rtcp_index: u32) -> Self {
@@ -142,6 +138,4 @@ impl fmt::Debug for Sealer {
     }
 }
 
-const CACHE_LINE: usize = 64;
-
-const _: () = assert!(size_of::<Cipher>() <= 10 * CACHE_LINE, "the hot key of a session has grown");
+const _: () = assert!(Sealer::HOT <= 640, "the hot key of a session has grown");

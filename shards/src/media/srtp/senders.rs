@@ -2,9 +2,14 @@
 //!
 //! Invariants: at most [`SENDERS_MAX`] windows; only authenticated packets change them.
 
-/// Recently heard senders, the latest first.
+/// Recently heard senders. The latest is kept apart: most peers have no other, and what is not
+/// on the heap is fetched with the rest of the session.
 #[derive(Default)]
-pub(super) struct Senders(Vec<Sender>);
+pub(super) struct Senders {
+    latest: Option<Sender>,
+    /// The others, the latest first.
+    others: Vec<Sender>,
+}
 
 struct Sender {
     ssrc: u32,
@@ -15,20 +20,26 @@ struct Sender {
 
 impl Senders {
     pub(super) fn is_new(&self, ssrc: u32, index: u32) -> bool {
-        self.0.iter().find(|sender| sender.ssrc == ssrc).is_none_or(|sender| sender.is_new(index))
+        let mut all = self.latest.iter().chain(&self.others);
+        all.find(|sender| sender.ssrc == ssrc).is_none_or(|sender| sender.is_new(index))
     }
 
     /// Notes an authenticated packet.
     pub(super) fn commit(&mut self, ssrc: u32, index: u32) {
-        match self.0.iter().position(|sender| sender.ssrc == ssrc) {
+        if let Some(latest) = self.latest.as_mut().filter(|latest| latest.ssrc == ssrc) {
+            return latest.commit(index);
+        }
+        let sender = match self.others.iter().position(|sender| sender.ssrc == ssrc) {
             Some(at) => {
-                self.0[at].commit(index);
-                self.0[..=at].rotate_right(1);
+                let mut sender = self.others.remove(at);
+                sender.commit(index);
+                sender
             }
-            None => {
-                self.0.truncate(SENDERS_MAX - 1);
-                self.0.insert(0, Sender { ssrc, highest: index, seen: 1 });
-            }
+            None => Sender { ssrc, highest: index, seen: 1 },
+        };
+        if let Some(former) = self.latest.replace(sender) {
+            self.others.truncate(SENDERS_MAX - 2);
+            self.others.insert(0, former);
         }
     }
 }
@@ -90,7 +101,7 @@ mod tests {
         }
         senders.commit(0, 2);
         senders.commit(9999, 1);
-        assert_eq!(senders.0.len(), SENDERS_MAX);
+        assert_eq!(senders.others.len() + 1, SENDERS_MAX);
         assert!(!senders.is_new(0, 2));
         assert!(senders.is_new(1, 1));
     }
