@@ -127,7 +127,7 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     };
     glommio::timer::sleep(Duration::from_millis(1)).or(roused).await;
     drop(ear);
-    let Lanes { urgent, reports } = berth.lanes;
+    let Lanes { urgent, patient } = berth.lanes;
     let opened = open_port(berth.packet_io, urgent).and_then(|(port, kind)| {
         Ok((recorded(port, berth.record_sends.as_deref(), berth.pin)?, kind))
     });
@@ -143,7 +143,7 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let found = PacketsFound { kind, gso: counters.gso, gro: counters.gro };
     let mut shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
     shard.set_wake_delay(berth.wake_delay);
-    shard.set_reports(reports.map(port::open_for_reports));
+    shard.set_patient(patient.map(port::open_patient));
     let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
     let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);

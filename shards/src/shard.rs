@@ -39,8 +39,8 @@ const MAIL_BUDGET: usize = 1024;
 pub struct Shard {
     engine: Engine,
     port: Box<dyn Port>,
-    /// Where reports come, if not by `port`.
-    reports: Option<Box<dyn Port>>,
+    /// Where comes what can wait, if not by `port`.
+    patient: Option<Box<dyn Port>>,
     leisure: Leisure,
     seat: Seat,
     steering: Option<Arc<Steering>>,
@@ -73,7 +73,7 @@ impl Shard {
         Self {
             engine,
             port,
-            reports: None,
+            patient: None,
             leisure: Leisure::default(),
             seat,
             steering,
@@ -85,9 +85,9 @@ impl Shard {
         }
     }
 
-    /// Where reports come, if they do not come by the port for everything.
-    pub fn set_reports(&mut self, port: Option<Box<dyn Port>>) {
-        self.reports = port;
+    /// Where comes what can wait, if it does not come by the port for everything.
+    pub fn set_patient(&mut self, port: Option<Box<dyn Port>>) {
+        self.patient = port;
     }
 
     /// How long it may wait for more to arrive.
@@ -151,7 +151,7 @@ impl Shard {
         if turn.busy {
             self.pulse.turned(clock::now().saturating_duration_since(began), turn.found && sent);
         }
-        turn.busy |= self.read_reports(turn.busy);
+        turn.busy |= self.take_leisurely(turn.busy);
         turn.answered |= self.pass_on();
         self.tell();
         turn
@@ -196,9 +196,9 @@ impl Shard {
         turn
     }
 
-    /// Takes reports, when it is time to, after everything else; whether there are more.
-    fn read_reports(&mut self, busy: bool) -> bool {
-        let Some(port) = &mut self.reports else { return false };
+    /// Takes what could wait, when it is time to, after everything else; whether there is more.
+    fn take_leisurely(&mut self, busy: bool) -> bool {
+        let Some(port) = &mut self.patient else { return false };
         let now = clock::now();
         if !self.leisure.is_due(now, busy) {
             return false;
@@ -279,8 +279,8 @@ impl Shard {
         Snapshot {
             meters: self.engine.meters().clone(),
             holdings: self.engine.holdings(),
-            port: match &self.reports {
-                Some(reports) => self.port.counters().and(&reports.counters()),
+            port: match &self.patient {
+                Some(patient) => self.port.counters().and(&patient.counters()),
                 None => self.port.counters(),
             },
             pulse: self.pulse.clone(),
@@ -306,14 +306,14 @@ impl Shard {
     async fn sleep(&mut self, ear: &mut crate::io::bell::Ear, now: Instant) {
         let deadline = self.engine.timeout();
         let again = self.seat.has_waiting().then(|| now + RING_FULL);
-        let reports = self.reports.as_ref().and_then(|_| self.leisure.deadline());
-        let deadline = deadline.into_iter().chain(again).chain(reports).min();
+        let look = self.patient.as_ref().and_then(|_| self.leisure.deadline());
+        let deadline = deadline.into_iter().chain(again).chain(look).min();
         let port = &mut self.port;
         let readable = poll_fn(|cx| port.poll_readable(cx));
-        let reported = async {
-            match &mut self.reports {
-                Some(reports) if self.leisure.listens() => {
-                    port::readable(reports.as_mut()).await;
+        let heard = async {
+            match &mut self.patient {
+                Some(patient) if self.leisure.listens() => {
+                    port::readable(patient.as_mut()).await;
                     self.leisure.heard();
                 }
                 _ => std::future::pending().await,
@@ -333,7 +333,7 @@ impl Shard {
                 None => std::future::pending().await,
             }
         };
-        readable.or(rung).or(asked).or(reported).or(due).await;
+        readable.or(rung).or(asked).or(heard).or(due).await;
     }
 
     fn leave(&mut self, now: Instant) {

@@ -24,6 +24,10 @@ use crate::switch::feed::{FeedKey, PullKey};
 /// How often reports go out, both ways. Browsers send theirs every second too.
 pub(super) const REPORTS: Duration = Duration::from_secs(1);
 
+/// Reports of all sessions go out together, this often: a shard wakes up 50 times a second for
+/// them, not once a second for each of its sessions.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 /// Room for one plain compound, below what any network carries after sealing.
 const COMPOUND_LEN: usize = 1100;
 
@@ -146,7 +150,7 @@ impl Engine {
         let needy = repair_requests(session, &mut compounds, &mut self.meters.nacks_sent, now);
         let due = session.report_at.is_none_or(|at| at <= now);
         if due && session.egress.open().is_some() {
-            session.report_at = Some(now + REPORTS);
+            session.report_at = Some(next_together(self.epoch, now + REPORTS));
             receiver_reports(session, &mut compounds, now);
             self.sender_reports(key, &mut compounds, now);
         }
@@ -224,6 +228,13 @@ impl Engine {
             self.meters.control_dropped += 1;
         }
     }
+}
+
+/// The first moment from `at` on at which reports go out.
+pub(super) fn next_together(epoch: Instant, at: Instant) -> Instant {
+    let since = at.saturating_duration_since(epoch).as_nanos();
+    let since = since.next_multiple_of(TOGETHER.as_nanos());
+    epoch + Duration::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
 }
 
 fn listen(plain: &[u8]) -> Heard {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::feedback::REPORTS;
+use super::feedback::{REPORTS, next_together};
 use super::{Engine, Progress, SessionKey};
 use crate::command::Refusal;
 use crate::ids::{AppId, SessionId, ShardId};
@@ -237,7 +237,7 @@ impl Engine {
         let again = session.ingress.is_keyed();
         session.egress.key(Sealer::new(&ours));
         session.ingress.key(Opener::new(&theirs));
-        session.report_at = Some(now + REPORTS);
+        session.report_at = Some(next_together(self.epoch, now + REPORTS));
         let pulls: Vec<_> = session.pulled.iter().filter_map(|pulled| pulled.pull()).collect();
         self.heard(key, now);
         // From now on its subscriptions may ask for what they need.

@@ -1,10 +1,10 @@
 //! A shard's two lanes: sockets for what somebody waits for, and sockets on the same address for
-//! reports, which can wait for the next time the shard is awake.
+//! what can wait for the next time the shard is awake (`steer` says which that is).
 //!
-//! A viewer sends some 15 reports and transport feedbacks a second. Woken for each of them, a
+//! A viewer sends some 15 patient and transport feedbacks a second. Woken for each of them, a
 //! shard with 500 viewers would wake up 3,000 times a second, for a third of its CPU time.
 //!
-//! Invariants: no second lane where the kernel could lead anything but reports to it.
+//! Invariants: no second lane where the kernel could lead anything else to it.
 //!
 //! Not here: when to look at the second lane (`wake`).
 
@@ -16,19 +16,19 @@ use super::steer::{self, Group, Kind, Steering};
 /// A shard's sockets.
 #[derive(Debug)]
 pub struct Lanes {
-    /// For everything, or everything but reports.
+    /// For everything, or everything that cannot wait.
     pub urgent: Sockets,
-    /// For reports, where the kernel can tell them.
-    pub reports: Option<Sockets>,
+    /// For what can wait, where the kernel can tell it.
+    pub patient: Option<Sockets>,
 }
 
 /// For shards that have a port each.
 pub fn own(shards: Vec<Sockets>) -> Vec<Lanes> {
     let lanes = |urgent: Sockets| {
-        let reports = second(&urgent).ok().filter(|reports| {
-            groups(&[&urgent], &[reports]).iter().all(|group| steer::part(group).is_ok())
+        let patient = second(&urgent).ok().filter(|patient| {
+            groups(&[&urgent], &[patient]).iter().all(|group| steer::part(group).is_ok())
         });
-        Lanes { urgent, reports }
+        Lanes { urgent, patient }
     };
     shards.into_iter().map(lanes).collect()
 }
@@ -38,18 +38,18 @@ pub fn own(shards: Vec<Sockets>) -> Vec<Lanes> {
 pub fn shared(shards: Vec<Sockets>, best: Kind) -> (Vec<Lanes>, Steering) {
     let can_part = best == Kind::EBpf && steer::ebpf_allowed().is_ok();
     let bound = || shards.iter().map(second).collect::<Result<Vec<_>, _>>().unwrap_or_default();
-    let mut reports = if can_part { bound() } else { Vec::new() };
+    let mut patient = if can_part { bound() } else { Vec::new() };
     let steering = {
-        let (urgent, reports): (Vec<_>, Vec<_>) =
-            (shards.iter().collect(), reports.iter().collect());
-        Steering::attach(&groups(&urgent, &reports), best)
+        let (urgent, patient): (Vec<_>, Vec<_>) =
+            (shards.iter().collect(), patient.iter().collect());
+        Steering::attach(&groups(&urgent, &patient), best)
     };
     if !steering.parts() {
         // The last first: a socket that is closed gives its place to the last one.
-        while reports.pop().is_some() {}
+        while patient.pop().is_some() {}
     }
-    let mut reports = reports.into_iter();
-    let lanes = shards.into_iter().map(|urgent| Lanes { urgent, reports: reports.next() });
+    let mut patient = patient.into_iter();
+    let lanes = shards.into_iter().map(|urgent| Lanes { urgent, patient: patient.next() });
     (lanes.collect(), steering)
 }
 
@@ -60,12 +60,12 @@ fn second(sockets: &Sockets) -> Result<Sockets, BindError> {
 }
 
 /// By address family.
-fn groups<'a>(urgent: &[&'a Sockets], reports: &[&'a Sockets]) -> [Group<'a>; 2] {
+fn groups<'a>(urgent: &[&'a Sockets], patient: &[&'a Sockets]) -> [Group<'a>; 2] {
     let v4 = |all: &[&'a Sockets]| all.iter().filter_map(|sockets| sockets.v4.as_ref()).collect();
     let v6 = |all: &[&'a Sockets]| all.iter().filter_map(|sockets| sockets.v6.as_ref()).collect();
     [
-        Group { urgent: v4(urgent), reports: v4(reports) },
-        Group { urgent: v6(urgent), reports: v6(reports) },
+        Group { urgent: v4(urgent), patient: v4(patient) },
+        Group { urgent: v6(urgent), patient: v6(patient) },
     ]
 }
 
@@ -78,11 +78,12 @@ mod tests {
     use super::*;
     use crate::ids::ShardId;
 
-    /// A receiver report, transport-wide feedback, the latter padded.
-    const REPORTS: [&[u8]; 3] = [&[0x81, 201, 0, 7], &[0x8f, 205, 0, 9], &[0xaf, 205]];
+    /// A receiver report, transport-wide feedback, the latter padded, a check.
+    const PATIENT: [&[u8]; 4] =
+        [&[0x81, 201, 0, 7], &[0x8f, 205, 0, 9], &[0xaf, 205], &[0, 1, 0, 0]];
 
     /// A sender report, a NACK, a request for a keyframe, REMB, an RTP packet, one whose second byte
-    /// is a report's with another version, STUN, DTLS, and what is too short to tell.
+    /// is a report's with another version, the answer to a check, DTLS, and what is too short to tell.
     const URGENT: [&[u8]; 9] = [
         &[0x80, 200, 0, 6],
         &[0x81, 205, 0, 3],
@@ -90,7 +91,7 @@ mod tests {
         &[0x8f, 206, 0, 5],
         &[0x80, 96, 1, 2],
         &[0x41, 201, 0, 7],
-        &[0, 1, 0, 0],
+        &[1, 1, 0, 0],
         &[22, 0xfe, 0xfd, 0],
         &[0x81],
     ];
@@ -119,38 +120,38 @@ mod tests {
         let mut all = Vec::new();
         for (shard, lanes) in lanes.iter().enumerate() {
             all.extend(came(&lanes.urgent).then_some((shard, false)));
-            all.extend(lanes.reports.iter().any(came).then_some((shard, true)));
+            all.extend(lanes.patient.iter().any(came).then_some((shard, true)));
         }
         assert_eq!(all.len(), 1, "{message:x?} {all:?}");
         all[0]
     }
 
     #[test]
-    fn a_port_of_its_own_has_reports_apart_without_any_rights() {
+    fn a_port_of_its_own_parts_what_can_wait_without_any_rights() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let lanes = own(bind(address, 1));
-            assert!(lanes[0].reports.is_some());
+            assert!(lanes[0].patient.is_some());
             for _ in 0..20 {
                 let client = UdpSocket::bind(address).unwrap();
-                REPORTS.iter().for_each(|m| assert_eq!(reached(&lanes, &client, m), (0, true)));
+                PATIENT.iter().for_each(|m| assert_eq!(reached(&lanes, &client, m), (0, true)));
                 URGENT.iter().for_each(|m| assert_eq!(reached(&lanes, &client, m), (0, false)));
             }
         }
     }
 
     #[test]
-    fn on_a_shared_port_reports_reach_the_shard_of_their_peer() {
+    fn on_a_shared_port_what_can_wait_reaches_the_shard_of_its_peer() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let (lanes, steering) = shared(bind(address, 3), Kind::EBpf);
             assert_eq!(steering.parts(), steer::ebpf_allowed().is_ok());
-            assert!(lanes.iter().all(|lanes| lanes.reports.is_some() == steering.parts()));
+            assert!(lanes.iter().all(|lanes| lanes.patient.is_some() == steering.parts()));
             for n in 0..60 {
                 let client = UdpSocket::bind(address).unwrap();
                 // A stranger's all reach one shard, whichever it is.
                 let (by_hash, _) = reached(&lanes, &client, URGENT[0]);
                 let known = steering.learn(client.local_addr().unwrap(), ShardId(n % 3));
                 let shard = if known { usize::from(n % 3) } else { by_hash };
-                for (messages, apart) in [(&REPORTS[..], steering.parts()), (&URGENT[..], false)] {
+                for (messages, apart) in [(&PATIENT[..], steering.parts()), (&URGENT[..], false)] {
                     for message in messages {
                         assert_eq!(reached(&lanes, &client, message), (shard, apart));
                     }
@@ -160,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn where_the_kernel_cannot_tell_reports_there_is_no_second_lane() {
+    fn where_the_kernel_cannot_tell_there_is_no_second_lane() {
         for best in [Kind::CBpf, Kind::Hash] {
             let (lanes, steering) = shared(bind("127.0.0.1:0", 3), best);
-            assert!(!steering.parts() && lanes.iter().all(|lanes| lanes.reports.is_none()));
+            assert!(!steering.parts() && lanes.iter().all(|lanes| lanes.patient.is_none()));
             let mut shards = [0; 3];
             for _ in 0..60 {
                 let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-                shards[reached(&lanes, &client, REPORTS[0]).0] += 1;
+                shards[reached(&lanes, &client, PATIENT[0]).0] += 1;
             }
             assert!(shards.iter().all(|&n| n > 0), "{shards:?}");
         }

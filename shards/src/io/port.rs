@@ -87,7 +87,7 @@ impl fmt::Display for PortKind {
 }
 
 /// Opens a port that costs least when what it receives is fetched now and then.
-pub fn open_for_reports(sockets: Sockets) -> Box<dyn Port> {
+pub fn open_patient(sockets: Sockets) -> Box<dyn Port> {
     Box::new(MmsgPort::new(sockets))
 }
 

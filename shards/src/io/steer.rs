@@ -9,8 +9,8 @@
 //!    our ufrags begin with the letter of their shard ([`letter`]);
 //! 3. the kernel's hash.
 //!
-//! And reports apart ([`REPORTS`]), where each shard has a second socket for them: nobody hurries
-//! for what most viewers send most of the time, and a shard need not be woken for each.
+//! And what can wait apart ([`PATIENT`]), where each shard has a second socket for it: nobody
+//! hurries for what most viewers send most of the time, and a shard need not be woken for each.
 //!
 //! Invariants: steering is an optimisation; a datagram on the wrong shard is mailed to its
 //! owner. Sockets are given in the order they were bound in, which is the order of shards, and
@@ -91,13 +91,13 @@ impl fmt::Display for Refusal {
 }
 
 /// Sockets that share an address. All were bound in this order: first those for everything, in the
-/// order of shards; then those for reports, of every shard or of none.
+/// order of shards; then those for what can wait, of every shard or of none.
 #[derive(Debug, Default)]
 pub struct Group<'a> {
     /// For what somebody waits for, and where there is no second socket for everything.
     pub urgent: Vec<&'a Socket>,
-    /// For reports.
-    pub reports: Vec<&'a Socket>,
+    /// For what can wait.
+    pub patient: Vec<&'a Socket>,
 }
 
 /// A shared port's steering. One per node; shards share it by reference.
@@ -110,8 +110,8 @@ pub struct Steering {
 
 impl Steering {
     /// Steers among the sockets of each group as well as the kernel allows and no better than
-    /// `best`. Never fails: see [`refusal`](Self::refusal). Sockets for reports get them only by
-    /// [`Kind::EBpf`], and something else by whatever else: ask [`parts`](Self::parts).
+    /// `best`. Never fails: see [`refusal`](Self::refusal). Sockets for what can wait get it only by
+    /// [`Kind::EBpf`], and anything by whatever else: ask [`parts`](Self::parts).
     pub fn attach(groups: &[Group<'_>], best: Kind) -> Self {
         let mut steering = Self { kind: Kind::Hash, refusal: None, flows: None };
         let shards = groups.iter().map(|group| group.urgent.len()).max().unwrap_or(0);
@@ -146,7 +146,7 @@ impl Steering {
         self.kind
     }
 
-    /// Whether sockets for reports get them, and nothing else.
+    /// Whether sockets for what can wait get that, and nothing else.
     pub fn parts(&self) -> bool {
         self.kind == Kind::EBpf
     }
@@ -169,7 +169,7 @@ impl Steering {
     }
 }
 
-/// Leads reports to the second of two sockets on one address, bound in this order. Needs no
+/// Leads what can wait to the second of two sockets on one address, bound in this order. Needs no
 /// rights.
 pub fn part(group: &Group<'_>) -> io::Result<()> {
     group.urgent.first().map_or(Ok(()), |member| cbpf::part(member))
@@ -186,10 +186,13 @@ const LETTER_RANGES: [(u8, u8, u8); 5] =
     [(b'+', b'+', 62), (b'/', b'/', 63), (b'0', b'9', 52), (b'A', b'Z', 0), (b'a', b'z', 26)];
 
 /// What nobody hurries for, by bits of the first two bytes and their values: RTCP that begins with
-/// a receiver report, and transport-wide feedback (RFC 3550, 6.4.2; RFC 4585, 6.1, with format 15).
+/// a receiver report, transport-wide feedback (RFC 3550, 6.4.2; RFC 4585, 6.1, with format 15), and
+/// STUN binding requests, by which clients check their paths every few seconds.
+///
 /// Encryption leaves these bytes readable (RFC 3711, 3.4). Requests for repairs and keyframes
 /// begin with other types where reduced-size RTCP was negotiated (RFC 5506), which we always offer.
-const REPORTS: [(u16, u16); 2] = [(0xc0ff, 0x8000 | 201), (0xdfff, 0x8f00 | 205)];
+const PATIENT: [(u16, u16); 3] =
+    [(0xc0ff, 0x8000 | 201), (0xdfff, 0x8f00 | 205), (0xffff, STUN_BINDING_REQUEST)];
 
 /// Attributes of a STUN message in which USERNAME is looked for. It is among the first five
 /// with every browser; unrolled loops cost instructions only when run.

@@ -1,17 +1,18 @@
-//! When to look at what nobody hurries for: reports, which have sockets of their own where the
-//! kernel can tell them (`io::lanes`).
+//! When to look at what nobody hurries for: reports and checks, which have sockets of their own
+//! where the kernel can tell them (`io::lanes`).
 //!
 //! They are fetched when the shard is awake anyway, a little while after the last time, or when
 //! they have waited long enough. Where hardly any come there is no timer: the shard is woken.
 //!
-//! Invariants: a report is taken at most `LONGEST` after it came, or at once. Time is an argument.
+//! Invariants: none is taken later than `LONGEST` after it came, and those that come alone are
+//! taken at once. Time is an argument.
 
 use std::time::{Duration, Instant};
 
 use crate::io::port::Received;
 
-/// How long a report may wait. It makes the round trips that reports tell longer by up to as much,
-/// and is a tenth of the interval in which browsers send feedback.
+/// How long one may wait. It makes the round trips that reports and checks tell longer by up to as
+/// much, and is a tenth of the interval in which browsers send feedback.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// Looks at an empty socket cost half a microsecond: not in each of 50,000 turns a second.

@@ -106,7 +106,7 @@ impl Node {
                 glommio::timer::sleep(Duration::from_millis(1)).await;
                 let port = port::open(kind, lanes.urgent).map_err(|(error, _)| error);
                 let mut shard = Shard::new(config, port.expect("a port"), seat, steering);
-                shard.set_reports(lanes.reports.map(port::open_for_reports));
+                shard.set_patient(lanes.patient.map(port::open_patient));
                 shard.set_wake_delay(delay);
                 glommio::spawn_local(window.serve(shard.counter())).detach();
                 up.send(()).expect("the test waits");

@@ -1,5 +1,5 @@
 //! Steering by classic BPF: STUN requests by ufrag, everything else by the kernel's hash; or, on
-//! a port of one shard, reports apart.
+//! a port of one shard, what can wait apart.
 //!
 //! The program sees the UDP payload from offset 0 and returns the index of a socket; any index
 //! that no socket has makes the kernel use its hash.
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::super::socket::Socket;
 use super::{
-    ATTRIBUTES_MAX, LETTER_RANGES, REPORTS, STUN_BINDING_REQUEST, STUN_COOKIE, STUN_HEADER_BYTES,
+    ATTRIBUTES_MAX, LETTER_RANGES, PATIENT, STUN_BINDING_REQUEST, STUN_COOKIE, STUN_HEADER_BYTES,
     STUN_USERNAME,
 };
 
@@ -22,10 +22,10 @@ pub(super) fn steer(member: &Socket) -> io::Result<()> {
     attach(member, by_ufrag())
 }
 
-/// Reports to the second of the two sockets that share the address of `member`, everything else
+/// What can wait to the second of the two sockets that share the address of `member`, everything else
 /// to the first.
 pub(super) fn part(member: &Socket) -> io::Result<()> {
-    attach(member, reports_apart())
+    attach(member, patient_apart())
 }
 
 fn attach(member: &Socket, mut code: Vec<libc::sock_filter>) -> io::Result<()> {
@@ -44,18 +44,18 @@ fn attach(member: &Socket, mut code: Vec<libc::sock_filter>) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn reports_apart() -> Vec<libc::sock_filter> {
+fn patient_apart() -> Vec<libc::sock_filter> {
     let mut p = Assembler::default();
     p.op(LOAD_LENGTH, 0);
     p.jump_unless(JUMP_GE, 2, Label::Urgent);
-    for (bits, value) in REPORTS {
+    for (bits, value) in PATIENT {
         p.op(LOAD_16, 0);
         p.op(AND, bits.into());
-        p.jump_if(JUMP_EQ, value.into(), Label::Report);
+        p.jump_if(JUMP_EQ, value.into(), Label::Patient);
     }
     p.bind(Label::Urgent);
     p.op(RETURN, 0);
-    p.bind(Label::Report);
+    p.bind(Label::Patient);
     p.op(RETURN, 1);
     p.finish()
 }
@@ -111,7 +111,7 @@ enum Label {
     Username,
     Hash,
     Urgent,
-    Report,
+    Patient,
 }
 
 /// Conditional jumps reach only 255 instructions far, so each conditional one is made to

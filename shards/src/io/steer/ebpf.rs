@@ -1,10 +1,10 @@
 //! Steering by eBPF: a map from peers to shards, then STUN by ufrag, then the kernel's hash; and
-//! in all cases reports apart.
+//! in all cases what can wait apart.
 //!
 //! Raw bpf(2), no library: two kinds of map, one program of a few hundred instructions.
 //!
 //! Invariants: the program passes every datagram. It chooses by the kernel's hash itself, because
-//! the kernel would choose among the sockets for reports as well. The peers' map is the kernel's LRU map, so it is bounded and never full.
+//! the kernel would choose among the sockets for what can wait as well. The peers' map is the kernel's LRU map, so it is bounded and never full.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::ebpf_asm::{Assembler, Helper, If, Instruction, Label, Reg, Width};
 use super::{
-    ATTRIBUTES_MAX, Group, LETTER_RANGES, REPORTS, SHARDS_MAX, STUN_BINDING_REQUEST, STUN_COOKIE,
+    ATTRIBUTES_MAX, Group, LETTER_RANGES, PATIENT, SHARDS_MAX, STUN_BINDING_REQUEST, STUN_COOKIE,
     STUN_HEADER_BYTES, STUN_USERNAME,
 };
 use crate::ids::ShardId;
@@ -63,13 +63,13 @@ pub(super) fn attach(groups: &[Group<'_>]) -> io::Result<FlowMap> {
     for group in groups {
         let Some(first) = group.urgent.first() else { continue };
         let sockets = create_map(MAP_SOCKARRAY, 4, 8, 2 * SHARDS_MAX as u32)?;
-        let reports =
-            group.reports.iter().enumerate().map(|(at, socket)| (SHARDS_MAX + at, socket));
-        for (index, socket) in group.urgent.iter().enumerate().chain(reports) {
+        let patient =
+            group.patient.iter().enumerate().map(|(at, socket)| (SHARDS_MAX + at, socket));
+        for (index, socket) in group.urgent.iter().enumerate().chain(patient) {
             let mut value = (socket.as_fd().as_raw_fd() as u64).to_ne_bytes();
             element(MAP_UPDATE, &sockets, &(index as u32).to_ne_bytes(), &mut value)?;
         }
-        let apart = !group.reports.is_empty();
+        let apart = !group.patient.is_empty();
         let code = program(flows.fd.as_raw_fd(), sockets.as_raw_fd(), group.urgent.len(), apart);
         let program = load(&code)?;
         let fd = program.as_raw_fd();
@@ -141,7 +141,7 @@ fn program(flows: i32, sockets: i32, shards: usize, apart: bool) -> Vec<Instruct
     p.bind(select);
     p.copy(Reg::R7, Reg::R1);
     if apart {
-        tell_reports(&mut p, whole);
+        tell_patient(&mut p, whole);
     }
     p.bind(whole);
     p.store(Width::B4, Reg::R10, SHARD, Reg::R7);
@@ -213,17 +213,17 @@ fn shard_of_letter(p: &mut Assembler, shards: usize, select: Label, hash: Label)
     p.jump(hash);
 }
 
-/// Adds to R7 what leads to the shard's socket for reports, if the datagram is one.
-fn tell_reports(p: &mut Assembler, whole: Label) {
-    let report = p.label();
+/// Adds to R7 what leads to the shard's socket for what can wait, if the datagram can.
+fn tell_patient(p: &mut Assembler, whole: Label) {
+    let patient = p.label();
     load_bytes(p, None, UDP_HEADER_BYTES, HEADER, 2, whole);
-    for (bits, value) in REPORTS {
+    for (bits, value) in PATIENT {
         p.load(Width::B2, Reg::R1, Reg::R10, HEADER);
         p.and(Reg::R1, in_packet_16(bits));
-        p.jump_if(Reg::R1, If::Equal, in_packet_16(value), report);
+        p.jump_if(Reg::R1, If::Equal, in_packet_16(value), patient);
     }
     p.jump(whole);
-    p.bind(report);
+    p.bind(patient);
     p.add(Reg::R7, SHARDS_MAX as i32);
 }
 

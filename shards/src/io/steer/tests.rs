@@ -148,9 +148,9 @@ impl Bound {
         Self(std::iter::once(first).chain(others).collect())
     }
 
-    /// Without sockets for reports.
+    /// Without sockets for what can wait.
     fn group(&self) -> Group<'_> {
-        Group { urgent: self.0.iter().collect(), reports: Vec::new() }
+        Group { urgent: self.0.iter().collect(), patient: Vec::new() }
     }
 
     fn steer(&self, best: Kind) -> Steering {
