@@ -110,8 +110,13 @@ fn facts(plan: &Plan, started: SystemTime) -> Facts {
 
 async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Report, Failure> {
     let tally = Rc::new(RefCell::new(Tally::default()));
-    let measured = Rc::clone(&tally);
-    let time = move |time| Tally::record(&mut measured.borrow_mut().api, time);
+    let cue = Rc::new(Cue::default());
+    let (measured, clerk) = (Rc::clone(&tally), Rc::clone(&cue));
+    let time = move |wanted, took| {
+        if clerk.counts(wanted) {
+            Tally::record(&mut measured.borrow_mut().api, took);
+        }
+    };
     let caller = Http::new(&plan.http, Rc::new(time))?;
     let refused = |what| Failure::new(Cause::Refused, what);
     let mut api = plan.target.api(plan.api).map_err(refused)?;
@@ -121,7 +126,7 @@ async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Re
     let watch = Watch::new(&plan.server, &caller).await?;
     let patience = plan.sizes.patience;
     let cast = Cast::new(api, caller.clone(), lines.clone(), Rc::clone(&tally), patience);
-    let (cast, cue) = (Rc::new(cast), Rc::new(Cue::default()));
+    let cast = Rc::new(cast);
     let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts);
     stock.begin(plan.sizes.settle + plan.sizes.duration).await;
     let play = scenario::play(plan.scenario, Rc::clone(&cast), Rc::clone(&cue), &plan.sizes);

@@ -225,6 +225,8 @@ impl Stock {
             duplicated: total.duplicated,
             corrupted: total.corrupted,
             foreign: total.foreign,
+            // Calls of the measurement only, those that ended after it too.
+            api: total.api,
             join: total.join,
             first_media: total.first_media,
             ..ended.clone()

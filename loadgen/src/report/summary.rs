@@ -102,7 +102,8 @@ pub struct Report {
     pub first_media_ms: Millis,
     /// From a viewer's move to the first media at its new address, milliseconds.
     pub outage_ms: Millis,
-    /// One API call during the measurement, milliseconds.
+    /// One API call during the measurement, milliseconds: from when its peer wanted it, and until
+    /// it was answered or given up (15 s after it was sent).
     pub api_ms: Millis,
     /// One API call before it, of joins above all, milliseconds.
     pub api_warm_up_ms: Millis,
