@@ -1,6 +1,7 @@
 //! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
 
 mod interlude;
+mod peers;
 pub mod ramp;
 mod server;
 mod stock;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 pub use self::interlude::{Interlude, Window};
+pub use self::peers::peers;
 use self::server::Watch;
 use self::stock::Stock;
 use crate::api::{ApiKind, Cause, Failure, Target};
