@@ -36,6 +36,7 @@ pub use self::publish::VideoShape;
 use self::publish::{Sending, Way};
 use self::watch::Watching;
 use crate::api::{Cause, Failure, Kind, LineWish, Offer};
+use crate::probe::Published;
 use crate::report::tally::Tally;
 
 /// What all peers of a run have in common.
@@ -402,14 +403,37 @@ impl Peer {
         }
     }
 
-    /// What is missing from before this moment is lost when the books are closed.
-    pub fn draw_line(&mut self) {
-        self.watching.draw_line();
+    /// Adds what it has published so far, unless it leaves, or the server ended it.
+    pub fn published(&self, published: &mut Published) {
+        if self.stays() {
+            published.extend(self.sendings.iter().filter_map(Sending::published));
+        }
+    }
+
+    /// The measurement begins: what was sent until now is not part of it.
+    pub fn begin(&mut self, published: &Published) {
+        self.watching.begin(published);
+    }
+
+    /// The measurement ends: what was sent until now and does not come is lost when the books
+    /// are closed.
+    pub fn draw_line(&mut self, published: &Published) {
+        self.watching.draw_line(published);
+    }
+
+    /// How many packets from before the line it waits for, though none came after them.
+    pub fn lacking(&self) -> u64 {
+        if self.stays() { self.watching.lacking() } else { 0 }
     }
 
     /// Counts what is still missing from before the line.
     pub fn close_books(&mut self, tally: &mut Tally) {
-        self.watching.close_books(tally);
+        // Who leaves is owed no more than the holes in what came.
+        self.watching.close_books(self.stays(), tally);
+    }
+
+    fn stays(&self) -> bool {
+        self.stage == Stage::Connected && !self.end_expected
     }
 
     /// At the end of a measurement: counts what no longer comes.

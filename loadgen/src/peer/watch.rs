@@ -13,7 +13,7 @@ use super::Moment;
 use super::feedback::Feedback;
 use super::lines::{self, ServerLine};
 use crate::media::video::{self, Part};
-use crate::probe::{self, Order, Place, Stamp};
+use crate::probe::{self, Lost, Order, Place, Published, Stamp};
 use crate::report::tally::Tally;
 
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub(super) struct Watching {
     last_media: u64,
     scratch: Vec<u8>,
     /// What streams had lost that are no more.
-    lost: u64,
+    lost: Lost,
 }
 
 /// One SSRC.
@@ -71,7 +71,7 @@ impl Watching {
             check_mask: u64::from(check_each.next_power_of_two() - 1),
             last_media: 0,
             scratch: Vec::new(),
-            lost: 0,
+            lost: Lost::default(),
         }
     }
 
@@ -252,7 +252,9 @@ impl Watching {
         if self.streams.iter().filter(|stream| alike(stream)).count() >= SSRCS_PER_LINE {
             let eldest = self.streams.iter().position(alike)?;
             let mut gone = self.streams.remove(eldest);
-            self.lost += if is_rtx { 0 } else { gone.order.finish() };
+            let lost = if is_rtx { Lost::default() } else { gone.order.finish() };
+            self.lost.all += lost.all;
+            self.lost.early += lost.early;
         }
         self.streams.push(Stream {
             ssrc,
@@ -316,21 +318,55 @@ impl Watching {
     }
 
     pub(super) fn settle_losses(&mut self, tally: &mut Tally) {
-        tally.lost += std::mem::take(&mut self.lost);
+        tally.lose(std::mem::take(&mut self.lost));
         for stream in self.streams.iter_mut().filter(|stream| !stream.is_rtx) {
-            tally.lost += stream.order.take_lost();
+            tally.lose(stream.order.take_lost());
         }
     }
 
-    /// Losses up to here belong to what is measured until here: [`Self::close_books`].
-    pub(super) fn draw_line(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.order.draw_line());
+    /// What was sent up to here belongs to no measurement.
+    pub(super) fn begin(&mut self, published: &Published) {
+        for at in 0..self.streams.len() {
+            let sent = self.sent(at, published);
+            self.streams[at].order.begin(sent);
+        }
     }
 
-    /// What has not come since from before the line is lost.
-    pub(super) fn close_books(&mut self, tally: &mut Tally) {
-        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close());
+    /// What was sent up to here, and what of it is lost, belongs to what is measured until here:
+    /// [`Self::close_books`].
+    pub(super) fn draw_line(&mut self, published: &Published) {
+        for at in 0..self.streams.len() {
+            let sent = self.sent(at, published);
+            self.streams[at].order.draw_line(sent);
+        }
+    }
+
+    /// The last number of a stream by what is published of its track. Unknown for a stream that
+    /// another has taken the place of, and while nothing of it was read.
+    fn sent(&self, at: usize, published: &Published) -> Option<u64> {
+        let stream = &self.streams[at];
+        let succeeds = |other: &Stream| !other.is_rtx && other.mid == stream.mid;
+        if stream.is_rtx || self.streams[at + 1..].iter().any(succeeds) {
+            return None;
+        }
+        let number = i64::from(*published.get(&stream.track?)?);
+        u64::try_from(number - stream.offset?).ok()
+    }
+
+    /// How many packets from before the line no later one reveals.
+    pub(super) fn lacking(&self) -> u64 {
+        self.media().map(|stream| stream.order.lacking()).sum()
+    }
+
+    /// What has not come since from before the line is lost. `all` of it: also what nothing came
+    /// after.
+    pub(super) fn close_books(&mut self, all: bool, tally: &mut Tally) {
+        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close(all));
         self.settle_losses(tally);
+    }
+
+    fn media(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().filter(|stream| !stream.is_rtx)
     }
 
     /// How many expected tracks began and came no more when it was `unix`.
@@ -343,10 +379,10 @@ impl Watching {
     }
 
     pub(super) fn finish(&mut self, tally: &mut Tally) {
-        tally.lost += std::mem::take(&mut self.lost);
+        tally.lose(std::mem::take(&mut self.lost));
         for stream in self.streams.drain(..).filter(|stream| !stream.is_rtx) {
             let mut stream = stream;
-            tally.lost += stream.order.finish();
+            tally.lose(stream.order.finish());
         }
         self.last = 0;
     }

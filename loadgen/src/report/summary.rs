@@ -60,7 +60,8 @@ pub struct Report {
     /// UDP payload, bits per second.
     pub bits_out_per_s: Option<f64>,
 
-    /// Sequence numbers that never reached their viewer.
+    /// Sequence numbers that never reached their viewer, up to the last one its publisher had sent
+    /// when the measurement ended.
     pub lost: u64,
     /// The same during the warm-up, which `lost` leaves out.
     pub lost_warm_up: u64,

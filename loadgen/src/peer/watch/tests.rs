@@ -9,7 +9,7 @@ use super::super::Moment;
 use super::super::feedback::Feedback;
 use super::Watching;
 use crate::media::{audio, video};
-use crate::probe::Stamp;
+use crate::probe::{Published, Stamp};
 use crate::report::tally::Tally;
 
 /// What the server's description says: sound, and video with repairs.
@@ -346,25 +346,72 @@ fn a_track_that_came_and_comes_no_more_has_stopped() {
 }
 
 #[test]
-fn losses_are_counted_on_their_side_of_the_line() {
+fn losses_are_counted_on_their_side_of_the_marks() {
     let mut world = World::new(1);
     for number in (0..40).filter(|number| ![5, 20, 30].contains(number)) {
         if number == 10 {
-            world.watching.draw_line();
-            world.watching.close_books(&mut world.tally);
-            assert_eq!(world.tally.lost, 1);
+            world.watching.begin(&Published::new());
         }
         if number == 25 {
-            world.watching.draw_line();
+            world.watching.draw_line(&Published::new());
         }
         let packet = world.picture(number);
         world.receive(&packet);
     }
     let repair = world.repair(0, 20);
     world.receive(&repair);
-    world.watching.close_books(&mut world.tally);
-    assert_eq!(world.tally.lost, 1);
-    assert_eq!(world.end().lost, 2);
+    world.watching.close_books(true, &mut world.tally);
+    assert_eq!((world.tally.lost, world.tally.lost_early), (1, 1));
+    let tally = world.end();
+    assert_eq!((tally.lost, tally.lost_early), (2, 1));
+}
+
+#[test]
+fn a_tail_that_was_published_and_did_not_come_is_lost() {
+    // The server numbers from elsewhere, the publisher has sent up to 109 of the sound.
+    let published = Published::from([(SOUND_TRACK, 109)]);
+    for (all, lost) in [(true, 10), (false, 0)] {
+        let mut world = World::new(16);
+        for number in 0..100 {
+            let sound = world.sound_of(SOUND_TRACK, number, number + 65_500);
+            world.receive(&sound);
+            // Nobody in this process publishes the picture.
+            let picture = world.picture(number);
+            world.receive(&picture);
+        }
+        world.watching.draw_line(&published);
+        assert_eq!(world.watching.lacking(), 10);
+        // The server does no harm by being slow, nor what was published later by being lost.
+        let sound = world.sound_of(SOUND_TRACK, 99 + 1, 65_500 + 100);
+        world.receive(&sound);
+        assert_eq!(world.watching.lacking(), 9);
+        world.watching.close_books(all, &mut world.tally);
+        assert_eq!(world.tally.lost + u64::from(all), lost);
+        let late = world.sound_of(SOUND_TRACK, 101, 65_500 + 101);
+        world.receive(&late);
+        assert_eq!(world.tally.ancient, u64::from(all));
+    }
+}
+
+#[test]
+fn a_viewer_on_the_move_and_a_stream_that_was_replaced_lack_nothing() {
+    let published = Published::from([(SOUND_TRACK, 500)]);
+    let mut world = World::new(1);
+    let first = world.sound(0);
+    world.receive(&first);
+    world.watching.moved();
+    world.watching.draw_line(&published);
+    assert_eq!(world.watching.lacking(), 0);
+    world.watching.close_books(true, &mut world.tally);
+    assert_eq!(world.end().lost, 0);
+    let mut world = World::of(SILENT, 1);
+    for (ssrc, number) in [(5, 0), (6, 500)] {
+        let payload = world.sound_payload(SOUND_TRACK, number);
+        let packet = world.seal(FixedHeader { ssrc, ..SOUND }, number, &payload);
+        world.receive(&packet);
+    }
+    world.watching.draw_line(&published);
+    assert_eq!(world.watching.lacking(), 0);
 }
 
 #[test]
