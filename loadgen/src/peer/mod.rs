@@ -365,8 +365,17 @@ impl Peer {
         self.outgoing.drain(..)
     }
 
-    /// Says goodbye: DTLS close_notify.
+    /// Says goodbye as a browser does: BYE for each stream it sends, then DTLS close_notify.
     pub fn close(&mut self, now: Instant) {
+        if let (Some(sealer), Some(remote)) = (&mut self.sealer, self.remote) {
+            let outgoing = &mut self.outgoing;
+            let mut send = |bytes: &[u8]| outgoing.push((remote, bytes.to_vec()));
+            let transport_seq = &mut self.transport_seq;
+            let mut way = Way { sealer, transport_seq, send: &mut send };
+            for (ssrc, _) in self.sendings.iter().filter_map(|s| Some((s.ssrc(), s.published()?))) {
+                feedback::goodbye(&mut way, ssrc);
+            }
+        }
         // A transport that never stood has nobody to take leave of.
         let _ = self.rtc.close();
         self.drive(now);
