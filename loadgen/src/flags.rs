@@ -11,6 +11,7 @@ use crate::api::{ApiKind, Target};
 use crate::conduct::{Plan, ServerWatch};
 use crate::peer::{Common, Dtls, VideoShape};
 use crate::real::http;
+use crate::real::limits::PEERS_MAX;
 use crate::report::objective::Objective;
 use crate::scenario::{Scenario, Sizes};
 
@@ -110,13 +111,14 @@ pub struct Run {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Objective")]
 pub struct ObjectiveFlags {
-    /// Find the largest load that holds the objective; begins with the sizes given
+    /// Find the largest load (viewers; people of a meeting; sessions of idle) that holds the
+    /// objective; begins with the sizes given
     #[arg(long)]
     pub ramp: bool,
-    /// 99 of 100 packets take no longer, in milliseconds [with --ramp: 20]
+    /// 99 of 100 packets take no longer, in milliseconds [with --ramp: 20; not for idle]
     #[arg(long, value_name = "MS")]
     pub max_p99: Option<f64>,
-    /// Lost packets in a million [with --ramp: 10]
+    /// Lost packets in a million [with --ramp: 10; not for idle]
     #[arg(long, value_name = "PPM")]
     pub max_lost: Option<f64>,
     /// Failed sessions, from 0 to 1 [with --ramp: 0]
@@ -125,15 +127,24 @@ pub struct ObjectiveFlags {
 }
 
 impl ObjectiveFlags {
-    /// What is asked of a run.
-    pub fn objective(&self) -> Option<Objective> {
-        let or = |value: Option<f64>, default: f64| value.or_else(|| self.ramp.then_some(default));
-        let objective = Objective {
-            latency_p99_us: or(self.max_p99, 20.0).map(|ms| (ms * 1000.0) as u64),
-            lost_ppm: or(self.max_lost, 10.0),
-            failed_share: or(self.max_failed, 0.0),
+    /// What is asked of a run, or a sentence about what cannot be asked of this scenario.
+    pub fn objective(&self, scenario: Scenario) -> Result<Option<Objective>, String> {
+        let has_media = scenario != Scenario::Idle;
+        if !has_media && (self.max_p99.is_some() || self.max_lost.is_some()) {
+            return Err("idle sends no media that --max-p99 or --max-lost could judge: sessions \
+                        that do not join, or get lost, are what --max-failed limits"
+                .to_owned());
+        }
+        let or = |value: Option<f64>, default: Option<f64>| {
+            value.or_else(|| default.filter(|_| self.ramp))
         };
-        (objective != Objective::default()).then_some(objective)
+        let of_media = |default: f64| has_media.then_some(default);
+        let objective = Objective {
+            latency_p99_us: or(self.max_p99, of_media(20.0)).map(|ms| (ms * 1000.0) as u64),
+            lost_ppm: or(self.max_lost, of_media(10.0)),
+            failed_share: or(self.max_failed, Some(0.0)),
+        };
+        Ok((objective != Objective::default()).then_some(objective))
     }
 }
 
@@ -379,9 +390,6 @@ const VIDEO_MAX: u64 = 50_000_000;
 /// Opus ends at 510 kbit/s; with its variation a packet of this still fits a datagram.
 const AUDIO_MAX: u64 = 400_000;
 
-/// Peers a process can have: ports of one address.
-const PEERS_MAX: usize = 28_000;
-
 impl TargetFlags {
     fn watch(&self) -> ServerWatch {
         let default = || {
@@ -436,4 +444,26 @@ fn settings(sizes: &SizeFlags, generator: &GeneratorFlags) -> BTreeMap<String, S
     ];
     let rate = sizes.rate.map(|rate| ("rate", rate.to_string()));
     all.into_iter().chain(rate).map(|(flag, value)| (flag.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_is_asked_for_what_it_can_fail_at() {
+        let ramp = ObjectiveFlags { ramp: true, max_p99: None, max_lost: None, max_failed: None };
+        let failed = Objective { failed_share: Some(0.0), ..Objective::default() };
+        assert_eq!(ramp.objective(Scenario::Idle), Ok(Some(failed)));
+        let all = ramp.objective(Scenario::Stage).unwrap().unwrap();
+        assert_eq!((all.latency_p99_us, all.lost_ppm), (Some(20_000), Some(10.0)));
+        for flags in [
+            ObjectiveFlags { max_p99: Some(5.0), ..ramp.clone() },
+            ObjectiveFlags { max_lost: Some(5.0), ramp: false, ..ramp },
+        ] {
+            let error = flags.objective(Scenario::Idle).unwrap_err();
+            assert!(error.starts_with("idle sends no media"), "{error}");
+            assert!(flags.objective(Scenario::Stage).is_ok());
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use loadgen::compare::{self, compare};
-use loadgen::conduct::{Plan, ramp, run};
+use loadgen::conduct::{peers, ramp, run};
 use loadgen::flags::{Command, Compare, Flags, OutputFlags, Run};
 use loadgen::real::limits;
 use loadgen::report::compare::Comparison;
@@ -54,17 +54,16 @@ fn listen_for_signals() -> Result<Arc<AtomicBool>, String> {
 
 fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8, String> {
     let plan = flags.plan(scenario)?;
-    let objective = flags.objective.objective();
-    let most = if flags.objective.ramp { RAMP_MOST } else { people(&plan) as u64 };
-    limits::allow_files(people(&plan).max(most as usize))?;
-    let report = match objective {
+    let report = match flags.objective.objective(scenario)? {
         Some(objective) if flags.objective.ramp => {
+            let reach = ramp::reach(&plan, limits::peers_allowed)?;
             let mut say = |line: &str| eprintln!("{line}");
-            let found = ramp::ramp(&plan, objective, most, stop, &mut say);
+            let found = ramp::ramp(&plan, objective, reach, stop, &mut say);
             show(&format!("{}\n\n", found.sentence()));
             found.report
         }
         objective => {
+            limits::allow_files(peers(&plan))?;
             let mut report = run(&plan, stop);
             if let Some(objective) = objective {
                 report.judge(objective);
@@ -77,13 +76,6 @@ fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8,
     Ok(report.exit_code())
 }
 
-/// As many as one address has ports for, publishers among them.
-const RAMP_MOST: u64 = 20_000;
-
-fn people(plan: &Plan) -> usize {
-    plan.sizes.publishers + plan.sizes.viewers
-}
-
 fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String> {
     let mut entries = compare::read(&flags.servers)?;
     if let Some(name) = flags.only.iter().find(|name| !entries.iter().any(|e| e.name == **name)) {
@@ -94,7 +86,7 @@ fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String
     }
     let Some(first) = entries.first() else { return Err("no server to compare".to_owned()) };
     let plan = flags.plan(&first.url)?;
-    limits::allow_files(people(&plan))?;
+    limits::allow_files(peers(&plan))?;
     let mut say = |line: &str| eprintln!("{line}");
     let rounds: Vec<Vec<Report>> = compare(&plan, &entries, flags.rounds, stop, &mut say)?;
     let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();

@@ -46,7 +46,7 @@ fn request(address: SocketAddr) -> Request {
 }
 
 fn call(settings: &Settings, address: SocketAddr) -> Result<Response, Failure> {
-    let http = Http::new(settings, Rc::new(|_| {})).expect("a client");
+    let http = Http::new(settings, Rc::new(|_, _| {})).expect("a client");
     run(http.call(request(address))).expect("an event loop")
 }
 
@@ -57,7 +57,7 @@ fn what_is_asked_and_what_comes_back_is_whole() {
     let measured = Rc::new(RefCell::new(0));
     let count = {
         let measured = measured.clone();
-        Rc::new(move |_| *measured.borrow_mut() += 1)
+        Rc::new(move |_, _| *measured.borrow_mut() += 1)
     };
     let http = Http::new(&Settings::default(), count).expect("a client");
     let response = run(http.call(request(address))).expect("an event loop").expect("an answer");
@@ -137,7 +137,7 @@ fn no_more_calls_are_under_way_than_may_be() {
         }
     });
     let settings = Settings { at_once: 3, ..Settings::default() };
-    let http = Http::new(&settings, Rc::new(|_| {})).expect("a client");
+    let http = Http::new(&settings, Rc::new(|_, _| {})).expect("a client");
     run(async {
         let calls = (0..12).map(|_| {
             let http = http.clone();
@@ -149,4 +149,61 @@ fn no_more_calls_are_under_way_than_may_be() {
     })
     .expect("an event loop");
     assert_eq!(MOST.load(Ordering::SeqCst), 3);
+}
+
+/// A client whose calls are timed, and their times.
+fn timed(settings: &Settings) -> (Http, Rc<RefCell<Vec<Duration>>>) {
+    let times = Rc::new(RefCell::new(Vec::new()));
+    let noted = times.clone();
+    let note = Rc::new(move |_, took| noted.borrow_mut().push(took));
+    (Http::new(settings, note).expect("a client"), times)
+}
+
+#[test]
+fn a_call_is_timed_from_when_it_was_wanted_not_from_when_its_turn_came() {
+    const EACH: Duration = Duration::from_millis(30);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            while connection.read(&mut [0; 4096]).expect("a request") > 0 {
+                thread::sleep(EACH);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                connection.write_all(answer).expect("a client");
+            }
+        }
+    });
+    let (http, times) = timed(&Settings { at_once: 1, ..Settings::default() });
+    run(async {
+        let calls = (0..4).map(|_| {
+            let http = http.clone();
+            tokio::task::spawn_local(async move { http.call(request(address)).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.expect("no panics").expect("an answer");
+        }
+    })
+    .expect("an event loop");
+    let times = times.borrow();
+    // All were wanted at once: each waited for those before it.
+    for (at, time) in (1..).zip(times.iter()) {
+        assert!(*time >= EACH * at, "call {at}: {times:?}");
+    }
+    assert_eq!(times.len(), 4);
+}
+
+#[test]
+fn a_call_without_an_answer_counts_with_the_time_it_was_waited_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let slow = silent.local_addr().expect("bound");
+    let timeout = Duration::from_millis(100);
+    let (http, times) = timed(&Settings { timeout, ..Settings::default() });
+    let failure = run(http.call(request(slow))).expect("an event loop").expect_err("no answer");
+    assert_eq!((failure.cause, times.borrow().len()), (Cause::Slow, 1));
+    assert!(times.borrow()[0] >= timeout, "{times:?}");
+    // What is refused at once says nothing of how long calls take.
+    drop(silent);
+    let failure = run(http.call(request(slow))).expect("an event loop").expect_err("no answer");
+    assert_eq!((failure.cause, times.borrow().len()), (Cause::Unreachable, 1));
 }

@@ -69,7 +69,7 @@ pub struct Response {
 
 /// HTTP, and waiting.
 pub trait Caller {
-    /// Makes one request. Its time counts into the API latency.
+    /// Makes one request. Its time counts into the API latency, from this moment on.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>>;
 
     /// As [`Self::call`] for a request that the server holds open until there is news.

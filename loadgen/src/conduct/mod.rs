@@ -1,6 +1,7 @@
 //! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
 
 mod interlude;
+mod peers;
 pub mod ramp;
 mod server;
 mod stock;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 pub use self::interlude::{Interlude, Window};
+pub use self::peers::peers;
 use self::server::Watch;
 use self::stock::Stock;
 use crate::api::{ApiKind, Cause, Failure, Target};
@@ -110,8 +112,13 @@ fn facts(plan: &Plan, started: SystemTime) -> Facts {
 
 async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Report, Failure> {
     let tally = Rc::new(RefCell::new(Tally::default()));
-    let measured = Rc::clone(&tally);
-    let time = move |time| Tally::record(&mut measured.borrow_mut().api, time);
+    let cue = Rc::new(Cue::default());
+    let (measured, clerk) = (Rc::clone(&tally), Rc::clone(&cue));
+    let time = move |wanted, took| {
+        if clerk.counts(wanted) {
+            Tally::record(&mut measured.borrow_mut().api, took);
+        }
+    };
     let caller = Http::new(&plan.http, Rc::new(time))?;
     let refused = |what| Failure::new(Cause::Refused, what);
     let mut api = plan.target.api(plan.api).map_err(refused)?;
@@ -121,7 +128,7 @@ async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Re
     let watch = Watch::new(&plan.server, &caller).await?;
     let patience = plan.sizes.patience;
     let cast = Cast::new(api, caller.clone(), lines.clone(), Rc::clone(&tally), patience);
-    let (cast, cue) = (Rc::new(cast), Rc::new(Cue::default()));
+    let cast = Rc::new(cast);
     let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts);
     stock.begin(plan.sizes.settle + plan.sizes.duration).await;
     let play = scenario::play(plan.scenario, Rc::clone(&cast), Rc::clone(&cue), &plan.sizes);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Plan, run};
+use super::{Plan, peers, run};
+use crate::real::limits;
 use crate::report::objective::Objective;
 use crate::report::ramp::Ramp;
 use crate::report::summary::Report;
@@ -20,8 +21,51 @@ pub struct Found {
     pub failed: Option<u64>,
     /// The one at which the load generator was the limit: it says nothing of the server.
     pub undecided: Option<u64>,
-    /// What is counted: viewers, people.
+    /// What is counted: viewers, people, sessions.
     what: &'static str,
+}
+
+/// How far a ramp may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    most: u64,
+    /// Open files that this process may have, if they are what sets the end.
+    files: Option<u64>,
+}
+
+/// More is not tried, whatever the machine has.
+const LOAD_MAX: u64 = 20_000;
+
+/// How far this plan's ramp may go. `allow` gets how many peers the largest load has, and says
+/// for how many of them there are files. Where there are too few for the first load, a sentence.
+pub fn reach(plan: &Plan, allow: impl Fn(usize) -> Result<usize, String>) -> Result<Reach, String> {
+    let all = largest(plan, LOAD_MAX, limits::PEERS_MAX);
+    let wanted = peers(&sized(plan, all));
+    let allowed = allow(wanted)?;
+    let most = largest(plan, all, allowed);
+    let first = peers(&sized(plan, load(plan).clamp(1, all.max(1))));
+    if first > allowed {
+        let (needed, allowed) = (limits::files(first), limits::files(allowed));
+        return Err(format!(
+            "{first} peers, with which the ramp begins, need {needed} open files, but {allowed} \
+             are allowed: ulimit -n {needed}"
+        ));
+    }
+    Ok(Reach { most, files: (most < all).then(|| limits::files(allowed)) })
+}
+
+/// The largest load up to `most` that has no more than so many peers.
+fn largest(plan: &Plan, most: u64, allowed: usize) -> u64 {
+    let (mut fits, mut beyond) = (0, most + 1);
+    while beyond - fits > 1 {
+        let load = u64::midpoint(fits, beyond);
+        if peers(&sized(plan, load)) <= allowed {
+            fits = load;
+        } else {
+            beyond = load;
+        }
+    }
+    fits
 }
 
 impl Found {
@@ -54,16 +98,16 @@ impl Found {
 pub fn ramp(
     plan: &Plan,
     objective: Objective,
-    most: u64,
+    reach: Reach,
     stop: &Arc<AtomicBool>,
     say: &mut dyn FnMut(&str),
 ) -> Found {
-    let first = match plan.scenario {
-        Scenario::Meeting => plan.sizes.publishers,
-        _ => plan.sizes.viewers,
+    let what = match plan.scenario {
+        Scenario::Meeting => "people",
+        Scenario::Idle => "sessions",
+        _ => "viewers",
     };
-    let what = if plan.scenario == Scenario::Meeting { "people" } else { "viewers" };
-    let mut ramp = Ramp::new(first as u64, most);
+    let mut ramp = Ramp::new(load(plan), reach.most);
     let (mut best, mut last, mut undecided) = (None, None, None);
     while let Some(load) = ramp.next() {
         let mut report = run(&sized(plan, load), stop);
@@ -92,15 +136,36 @@ pub fn ramp(
     }
     let (held, failed) = (ramp.found(), ramp.failed());
     // `next` names a load at first, so that at least one run was made.
-    let report = best.or(last).unwrap_or_else(|| run(plan, stop));
+    let mut report = best.or(last).unwrap_or_else(|| run(plan, stop));
+    report.generator_warnings.extend(reach.end(held, what));
     Found { report, held, failed, undecided, what }
+}
+
+impl Reach {
+    /// Says so if the ramp ended where it did for want of files.
+    fn end(self, held: Option<u64>, what: &str) -> Option<String> {
+        let files = self.files.filter(|_| held == Some(self.most))?;
+        Some(format!(
+            "The ramp ended at {} {what} because this process may have no more than {files} open \
+             files (ulimit -n): the server may hold more.",
+            self.most
+        ))
+    }
+}
+
+/// What the ramp varies.
+fn load(plan: &Plan) -> u64 {
+    match plan.scenario {
+        Scenario::Meeting | Scenario::Idle => plan.sizes.publishers as u64,
+        _ => plan.sizes.viewers as u64,
+    }
 }
 
 /// The plan with another load.
 fn sized(plan: &Plan, load: u64) -> Plan {
     let mut plan = plan.clone();
     match plan.scenario {
-        Scenario::Meeting => plan.sizes.publishers = load as usize,
+        Scenario::Meeting | Scenario::Idle => plan.sizes.publishers = load as usize,
         _ => plan.sizes.viewers = load as usize,
     }
     // Each of a long row of runs draws its own bar; the lines in between say enough.
@@ -127,5 +192,42 @@ mod tests {
         assert!(found.sentence().starts_with("No load was decided; with 800"));
         let found = Found { failed: Some(800), undecided: None, ..found };
         assert_eq!(found.sentence(), "Not even 800 viewers held the objective.");
+    }
+
+    /// As the flags make it.
+    fn plan(scenario: &str, flags: &[&str]) -> Plan {
+        use crate::flags::Flags;
+        use clap::Parser;
+
+        let target = ["--target", "http://127.0.0.1:1/v1/apps/x", "--secret", "0123456789abcdef"];
+        let line = ["loadgen", scenario].into_iter().chain(target).chain(flags.iter().copied());
+        let flags = Flags::try_parse_from(line).unwrap();
+        let (scenario, run) = flags.command.run().unwrap();
+        run.plan(scenario).unwrap()
+    }
+
+    #[test]
+    fn a_ramp_asks_for_the_files_of_its_largest_load_and_ends_where_they_do() {
+        let stage = plan("stage", &["--publishers", "4", "--viewers", "50"]);
+        let asked = std::cell::Cell::new(0);
+        let whole = reach(&stage, |wanted| {
+            asked.set(wanted);
+            Ok(wanted)
+        });
+        assert_eq!((whole, asked.get()), (Ok(Reach { most: 20_000, files: None }), 20_004));
+        let short = reach(&stage, |_| Ok(404)).unwrap();
+        assert_eq!(short, Reach { most: 400, files: Some(916) });
+        assert_eq!((short.end(Some(300), "viewers"), short.end(None, "viewers")), (None, None));
+        let said = short.end(Some(400), "viewers").unwrap();
+        assert!(said.contains("400 viewers") && said.contains("916 open files"), "{said}");
+        let error = reach(&stage, |_| Ok(53)).unwrap_err();
+        assert!(error.contains("54 peers") && error.contains("ulimit -n 566"), "{error}");
+    }
+
+    #[test]
+    fn an_idle_ramp_varies_its_sessions() {
+        let idle = plan("idle", &["--publishers", "30"]);
+        assert_eq!((load(&idle), sized(&idle, 70).sizes.publishers), (30, 70));
+        assert_eq!(reach(&idle, |_| Ok(60)).unwrap().most, 60);
     }
 }

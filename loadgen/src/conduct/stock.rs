@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Window;
 use super::server::{Reading, Watch};
 use crate::api::{Cause, Failure};
+use crate::probe::Published;
 use crate::real::clock;
 use crate::real::orders::{Line, Order};
 use crate::report::make::{Facts, GeneratorUse, ServerUse};
@@ -19,6 +21,10 @@ use crate::scenario::cue::Phase;
 
 /// How long what was under way at the end may take: repairs of repairs, on any path.
 const GRACE: Duration = Duration::from_millis(300);
+
+/// How often that time is given again while ends of tracks have not come: some 2 s in all, which
+/// no server has in its queues that is not lost.
+const DRAINS: u32 = 6;
 
 /// Takes stock of workers, server and this process.
 #[derive(Debug)]
@@ -156,11 +162,11 @@ impl Stock {
     /// When the measurement begins, and when it ends.
     pub(super) async fn mark(&mut self, phase: Phase) {
         let at_end = phase != Phase::Settling;
-        self.give(|| Order::DrawLine);
-        if !at_end {
-            // What is under way now is the warm-up's, come or lost.
-            self.give(|| Order::CloseBooks { at_end });
-        }
+        let published = self.published().await;
+        self.give(|| match at_end {
+            false => Order::Begin { published: Arc::clone(&published) },
+            true => Order::DrawLine { published: Arc::clone(&published) },
+        });
         let server = self.watch.read().await;
         self.count().await;
         let moment = clock::moment();
@@ -177,10 +183,35 @@ impl Stock {
             return;
         }
         tokio::time::sleep(GRACE).await;
-        self.give(|| Order::CloseBooks { at_end });
+        self.give(|| Order::CountStopped);
+        self.drain().await;
+        self.give(|| Order::CloseBooks);
         self.count().await;
-        mark.total.lost = self.total.lost;
+        (mark.total.lost, mark.total.lost_early) = (self.total.lost, self.total.lost_early);
         self.done = Some(mark);
+    }
+
+    /// The last number of each track that is published, by all workers.
+    async fn published(&self) -> Arc<Published> {
+        let mut all = Published::new();
+        for line in &self.workers {
+            all.extend(line.ask(|reply| Order::Published { reply }).await.unwrap_or_default());
+        }
+        Arc::new(all)
+    }
+
+    /// A server that is late has lost nothing yet.
+    async fn drain(&self) {
+        for _ in 0..DRAINS {
+            let mut lacking = 0;
+            for line in &self.workers {
+                lacking += line.ask(|reply| Order::Lacking { reply }).await.unwrap_or_default();
+            }
+            if lacking == 0 {
+                return;
+            }
+            tokio::time::sleep(GRACE).await;
+        }
     }
 
     fn give(&self, order: impl Fn() -> Order) {
@@ -225,6 +256,8 @@ impl Stock {
             duplicated: total.duplicated,
             corrupted: total.corrupted,
             foreign: total.foreign,
+            // Calls of the measurement only, those that ended after it too.
+            api: total.api,
             join: total.join,
             first_media: total.first_media,
             ..ended.clone()

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use shards::media::receive::twcc::TwccRecorder;
 use shards::media::rtcp::{
-    Compound, Packet, ReportBlock, write_nack, write_pli, write_receiver_report, write_sdes_cname,
-    write_sender_report, write_twcc,
+    Compound, Packet, ReportBlock, write_bye, write_nack, write_pli, write_receiver_report,
+    write_sdes_cname, write_sender_report, write_twcc,
 };
 
 use super::Moment;
@@ -150,7 +150,7 @@ impl Feedback {
         for info in sendings.iter().filter_map(|sending| sending.sender_info(moment)) {
             self.plain.clear();
             write_sender_report(&mut self.plain, &info, &[]);
-            write_sdes_cname(&mut self.plain, info.ssrc, b"loadgen");
+            write_sdes_cname(&mut self.plain, info.ssrc, CNAME);
             seal(way, &self.plain);
         }
     }
@@ -192,6 +192,19 @@ impl Feedback {
     }
 }
 
+/// Says goodbye for a stream, as libwebrtc does when it stops sending one: a compound of a report
+/// without blocks, the stream's name, and BYE (RFC 3550 §6.6).
+pub(super) fn goodbye(way: &mut Way<'_>, ssrc: u32) {
+    let mut plain = Vec::new();
+    write_receiver_report(&mut plain, ssrc, &[]);
+    write_sdes_cname(&mut plain, ssrc, CNAME);
+    write_bye(&mut plain, &[ssrc]);
+    seal(way, &plain);
+}
+
+/// Of all peers: nobody joins their streams by it.
+const CNAME: &[u8] = b"loadgen";
+
 /// 64 ms in ticks of 250 µs.
 const REFERENCE_TICKS: u64 = 256;
 
@@ -202,5 +215,31 @@ fn seal(way: &mut Way<'_>, plain: &[u8]) {
     }
     if let Some(len) = way.sealer.seal_rtcp(plain, &mut out) {
         (way.send)(&out[..len]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shards::media::srtp::{KeyingMaterial, Opener, Profile, Sealer};
+
+    use super::*;
+
+    #[test]
+    fn a_goodbye_names_its_stream_in_a_compound_as_rfc_3550_wants_it() {
+        let profile = Profile::AeadAes128Gcm;
+        let material = KeyingMaterial::new(profile, &[7; 56]).unwrap();
+        let (keys, _) = material.split(true);
+        let (mut sealer, mut opener) = (Sealer::new(&keys), Opener::new(&keys));
+        let mut sent = Vec::new();
+        let mut send = |bytes: &[u8]| sent.push(bytes.to_vec());
+        let mut way = Way { sealer: &mut sealer, transport_seq: &mut 0, send: &mut send };
+        goodbye(&mut way, 99);
+        let mut plain = [0; 1500];
+        let len = opener.open_rtcp(&sent[0], &mut plain).unwrap();
+        let packets: Vec<Packet<'_>> = Compound::new(&plain[..len]).collect();
+        let [Packet::ReceiverReport(_), Packet::Sdes(_), Packet::Bye(bye)] = &packets[..] else {
+            panic!("{packets:?}")
+        };
+        assert_eq!((bye.ssrcs().collect::<Vec<_>>(), sent.len()), (vec![99], 1));
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn read(sdp: &str) -> Vec<ServerLine> {
 }
 
 impl ServerLine {
+    /// Whether it names this SSRC, for media or repairs.
+    pub(super) fn announces(&self, ssrc: u32) -> bool {
+        self.ssrcs.contains(&ssrc) || self.rtx_ssrcs.contains(&ssrc)
+    }
+
     fn read(&mut self, attribute: &str) {
         let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
         match name {

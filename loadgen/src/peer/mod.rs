@@ -36,6 +36,7 @@ pub use self::publish::VideoShape;
 use self::publish::{Sending, Way};
 use self::watch::Watching;
 use crate::api::{Cause, Failure, Kind, LineWish, Offer};
+use crate::probe::Published;
 use crate::report::tally::Tally;
 
 /// What all peers of a run have in common.
@@ -364,8 +365,17 @@ impl Peer {
         self.outgoing.drain(..)
     }
 
-    /// Says goodbye: DTLS close_notify.
+    /// Says goodbye as a browser does: BYE for each stream it sends, then DTLS close_notify.
     pub fn close(&mut self, now: Instant) {
+        if let (Some(sealer), Some(remote)) = (&mut self.sealer, self.remote) {
+            let outgoing = &mut self.outgoing;
+            let mut send = |bytes: &[u8]| outgoing.push((remote, bytes.to_vec()));
+            let transport_seq = &mut self.transport_seq;
+            let mut way = Way { sealer, transport_seq, send: &mut send };
+            for (ssrc, _) in self.sendings.iter().filter_map(|s| Some((s.ssrc(), s.published()?))) {
+                feedback::goodbye(&mut way, ssrc);
+            }
+        }
         // A transport that never stood has nobody to take leave of.
         let _ = self.rtc.close();
         self.drive(now);
@@ -402,14 +412,37 @@ impl Peer {
         }
     }
 
-    /// What is missing from before this moment is lost when the books are closed.
-    pub fn draw_line(&mut self) {
-        self.watching.draw_line();
+    /// Adds what it has published so far, unless it leaves, or the server ended it.
+    pub fn published(&self, published: &mut Published) {
+        if self.stays() {
+            published.extend(self.sendings.iter().filter_map(Sending::published));
+        }
+    }
+
+    /// The measurement begins: what was sent until now is not part of it.
+    pub fn begin(&mut self, published: &Published) {
+        self.watching.begin(published);
+    }
+
+    /// The measurement ends: what was sent until now and does not come is lost when the books
+    /// are closed.
+    pub fn draw_line(&mut self, published: &Published) {
+        self.watching.draw_line(published);
+    }
+
+    /// How many packets from before the line it waits for, though none came after them.
+    pub fn lacking(&self) -> u64 {
+        if self.stays() { self.watching.lacking() } else { 0 }
     }
 
     /// Counts what is still missing from before the line.
     pub fn close_books(&mut self, tally: &mut Tally) {
-        self.watching.close_books(tally);
+        // Who leaves is owed no more than the holes in what came.
+        self.watching.close_books(self.stays(), tally);
+    }
+
+    fn stays(&self) -> bool {
+        self.stage == Stage::Connected && !self.end_expected
     }
 
     /// At the end of a measurement: counts what no longer comes.

@@ -366,6 +366,12 @@ impl Sending {
         len
     }
 
+    /// Its track and the last number sent of it, unless it is stopped.
+    pub(super) fn published(&self) -> Option<(u32, u32)> {
+        let newest = self.history.back().filter(|_| self.frame_at.is_some())?;
+        Some((self.track, newest.number))
+    }
+
     /// What a sender report says now (RFC 3550 §6.4.1).
     pub(super) fn sender_info(&self, moment: Moment) -> Option<SenderInfo> {
         if self.packets == 0 {

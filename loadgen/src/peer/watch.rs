@@ -13,7 +13,7 @@ use super::Moment;
 use super::feedback::Feedback;
 use super::lines::{self, ServerLine};
 use crate::media::video::{self, Part};
-use crate::probe::{self, Order, Place, Stamp};
+use crate::probe::{self, Lost, Order, Place, Published, Stamp};
 use crate::report::tally::Tally;
 
 #[cfg(test)]
@@ -33,12 +33,16 @@ pub(super) struct Watching {
     /// Nanoseconds since the epoch.
     last_media: u64,
     scratch: Vec<u8>,
+    /// What streams had lost that are no more.
+    lost: Lost,
 }
 
 /// One SSRC.
 #[derive(Debug)]
 struct Stream {
     ssrc: u32,
+    /// Of its line. Kept here, because not every server announces its SSRCs.
+    mid: String,
     is_rtx: bool,
     is_video: bool,
     /// The payload types its line has for it.
@@ -67,19 +71,24 @@ impl Watching {
             check_mask: u64::from(check_each.next_power_of_two() - 1),
             last_media: 0,
             scratch: Vec::new(),
+            lost: Lost::default(),
         }
     }
 
     /// Takes what the server's description says will arrive.
     pub(super) fn read(&mut self, sdp: &str) {
         self.lines = lines::read(sdp);
-        // A later description may number its codecs anew.
+        // A later description may number its codecs and extensions anew. What it does not say of
+        // an SSRC stays as it was learned.
         for stream in &mut self.streams {
-            let of = |line: &&ServerLine| {
-                line.ssrcs.contains(&stream.ssrc) || line.rtx_ssrcs.contains(&stream.ssrc)
-            };
-            if let Some(line) = self.lines.iter().find(of) {
-                stream.pts.clone_from(if stream.is_rtx { &line.rtx_pts } else { &line.pts });
+            let announced = self.lines.iter().find(|line| line.announces(stream.ssrc));
+            let line = announced.or_else(|| self.lines.iter().find(|l| l.mid == stream.mid));
+            let Some(line) = line else { continue };
+            stream.pts.clone_from(if stream.is_rtx { &line.rtx_pts } else { &line.pts });
+            stream.transport_cc = line.transport_cc;
+            if stream.mid != line.mid {
+                stream.mid.clone_from(&line.mid);
+                stream.track = track_of(&self.expected, &line.mid);
             }
         }
     }
@@ -87,11 +96,8 @@ impl Watching {
     pub(super) fn expect(&mut self, mid: &str, track: u32) {
         self.expected.retain(|(other, _)| other != mid);
         self.expected.push((mid.to_owned(), track));
-        let Some(line) = self.lines.iter().find(|line| line.mid == mid) else { return };
-        for stream in &mut self.streams {
-            if line.ssrcs.contains(&stream.ssrc) {
-                stream.track = Some(track);
-            }
+        for stream in self.streams.iter_mut().filter(|stream| stream.mid == mid) {
+            stream.track = Some(track);
         }
     }
 
@@ -198,11 +204,8 @@ impl Watching {
         // RFC 4588 §4: the original sequence number comes first. Empty: padding to probe with.
         let Some((original, payload)) = opened.split_first_chunk::<2>() else { return };
         let original = u16::from_be_bytes(*original);
-        let rtx_ssrc = header.ssrc;
-        let group = self.lines.iter().find(|line| line.rtx_ssrcs.contains(&rtx_ssrc));
-        let Some(group) = group else { return };
-        let media = |stream: &&mut Stream| group.ssrcs.contains(&stream.ssrc);
-        let Some(stream) = self.streams.iter_mut().find(media) else { return };
+        let Some(media) = repaired(&self.lines, &self.streams, at) else { return };
+        let stream = &mut self.streams[media];
         let Some(number) = stream.order.extend(original) else { return };
         stream.nack.on_packet(number, moment.now);
         if matches!(stream.order.note(number), Place::Next | Place::Ahead | Place::Late) {
@@ -234,26 +237,28 @@ impl Watching {
             let (_, data) = header.elements().find(|(other, _)| *other == id)?;
             rtp::sdes_text(data)
         };
-        let known =
-            |line: &&ServerLine| line.ssrcs.contains(&ssrc) || line.rtx_ssrcs.contains(&ssrc);
+        let known = |line: &&ServerLine| line.announces(ssrc);
         let named = |line: &&ServerLine| mid_of(line) == Some(line.mid.as_str());
         let typed = |line: &&ServerLine| line.pts.contains(&pt) || line.rtx_pts.contains(&pt);
-        let lines = &mut self.lines;
+        let lines = &self.lines;
         let found = lines.iter().find(known).or_else(|| lines.iter().find(named));
         let line = found.or_else(|| {
             let mut having = lines.iter().filter(typed);
             having.next().filter(|_| having.next().is_none())
         })?;
         let is_rtx = line.rtx_pts.contains(&pt);
-        let at = lines.iter().position(|other| other.mid == line.mid)?;
-        let line = &mut lines[at];
-        let ssrcs = if is_rtx { &mut line.rtx_ssrcs } else { &mut line.ssrcs };
-        if !ssrcs.contains(&ssrc) {
-            ssrcs.push(ssrc);
+        let track = track_of(&self.expected, &line.mid);
+        let alike = |stream: &Stream| stream.mid == line.mid && stream.is_rtx == is_rtx;
+        if self.streams.iter().filter(|stream| alike(stream)).count() >= SSRCS_PER_LINE {
+            let eldest = self.streams.iter().position(alike)?;
+            let mut gone = self.streams.remove(eldest);
+            let lost = if is_rtx { Lost::default() } else { gone.order.finish() };
+            self.lost.all += lost.all;
+            self.lost.early += lost.early;
         }
-        let track = self.expected.iter().find(|(mid, _)| *mid == line.mid).map(|(_, track)| *track);
         self.streams.push(Stream {
             ssrc,
+            mid: line.mid.clone(),
             is_rtx,
             is_video: line.is_video,
             pts: if is_rtx { line.rtx_pts.clone() } else { line.pts.clone() },
@@ -313,20 +318,55 @@ impl Watching {
     }
 
     pub(super) fn settle_losses(&mut self, tally: &mut Tally) {
+        tally.lose(std::mem::take(&mut self.lost));
         for stream in self.streams.iter_mut().filter(|stream| !stream.is_rtx) {
-            tally.lost += stream.order.take_lost();
+            tally.lose(stream.order.take_lost());
         }
     }
 
-    /// Losses up to here belong to what is measured until here: [`Self::close_books`].
-    pub(super) fn draw_line(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.order.draw_line());
+    /// What was sent up to here belongs to no measurement.
+    pub(super) fn begin(&mut self, published: &Published) {
+        for at in 0..self.streams.len() {
+            let sent = self.sent(at, published);
+            self.streams[at].order.begin(sent);
+        }
     }
 
-    /// What has not come since from before the line is lost.
-    pub(super) fn close_books(&mut self, tally: &mut Tally) {
-        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close());
+    /// What was sent up to here, and what of it is lost, belongs to what is measured until here:
+    /// [`Self::close_books`].
+    pub(super) fn draw_line(&mut self, published: &Published) {
+        for at in 0..self.streams.len() {
+            let sent = self.sent(at, published);
+            self.streams[at].order.draw_line(sent);
+        }
+    }
+
+    /// The last number of a stream by what is published of its track. Unknown for a stream that
+    /// another has taken the place of, and while nothing of it was read.
+    fn sent(&self, at: usize, published: &Published) -> Option<u64> {
+        let stream = &self.streams[at];
+        let succeeds = |other: &Stream| !other.is_rtx && other.mid == stream.mid;
+        if stream.is_rtx || self.streams[at + 1..].iter().any(succeeds) {
+            return None;
+        }
+        let number = i64::from(*published.get(&stream.track?)?);
+        u64::try_from(number - stream.offset?).ok()
+    }
+
+    /// How many packets from before the line no later one reveals.
+    pub(super) fn lacking(&self) -> u64 {
+        self.media().map(|stream| stream.order.lacking()).sum()
+    }
+
+    /// What has not come since from before the line is lost. `all` of it: also what nothing came
+    /// after.
+    pub(super) fn close_books(&mut self, all: bool, tally: &mut Tally) {
+        self.streams.iter_mut().filter(|stream| !stream.is_rtx).for_each(|s| s.order.close(all));
         self.settle_losses(tally);
+    }
+
+    fn media(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().filter(|stream| !stream.is_rtx)
     }
 
     /// How many expected tracks began and came no more when it was `unix`.
@@ -339,9 +379,10 @@ impl Watching {
     }
 
     pub(super) fn finish(&mut self, tally: &mut Tally) {
+        tally.lose(std::mem::take(&mut self.lost));
         for stream in self.streams.drain(..).filter(|stream| !stream.is_rtx) {
             let mut stream = stream;
-            tally.lost += stream.order.finish();
+            tally.lose(stream.order.finish());
         }
         self.last = 0;
     }
@@ -369,6 +410,24 @@ const STOPPED: u64 = 2_000_000_000;
 
 /// More SSRCs than any scenario needs are not ours.
 const STREAMS_MAX: usize = 1024;
+
+/// SSRCs of a line, for media and as many for repairs. A server may change a line's, and some
+/// packets of the one before still come after that; one that was changed so often is over.
+const SSRCS_PER_LINE: usize = 8;
+
+fn track_of(expected: &[(String, u32)], mid: &str) -> Option<u32> {
+    expected.iter().find(|(other, _)| other == mid).map(|(_, track)| *track)
+}
+
+/// The stream that a stream of repairs is for: the one it was announced with, or the newest of
+/// its line.
+fn repaired(lines: &[ServerLine], streams: &[Stream], at: usize) -> Option<usize> {
+    let repairs = &streams[at];
+    let group = lines.iter().find(|line| line.rtx_ssrcs.contains(&repairs.ssrc));
+    let announced = group
+        .and_then(|group| streams.iter().rposition(|s| !s.is_rtx && group.ssrcs.contains(&s.ssrc)));
+    announced.or_else(|| streams.iter().rposition(|s| !s.is_rtx && s.mid == repairs.mid))
+}
 
 impl Stream {
     /// Checks an opened payload.

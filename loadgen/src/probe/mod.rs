@@ -8,9 +8,10 @@
 
 mod order;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-pub use order::{Order, Place};
+pub use order::{Lost, Order, Place};
 
 /// Who sent a packet, which one it is, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Stamp {
     /// Nanoseconds since the epoch, on the sender's clock.
     pub sent: u64,
 }
+
+/// The last number that was sent of each track that is being published.
+pub type Published = BTreeMap<u32, u32>;
 
 /// Track, number, time, and a checksum of the three.
 pub const STAMP_LEN: usize = 20;

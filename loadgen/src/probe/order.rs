@@ -2,10 +2,18 @@
 //!
 //! Invariants: every number from the first to the highest is counted exactly once as received or
 //! lost, a lost one when it is [`WINDOW`] behind the highest, when the books are closed over it,
-//! or at the end.
+//! or at the end. Which span a loss belongs to is decided by its number, whenever it is found out.
 
 /// How far behind a packet may come and still be told from a duplicate.
 pub(super) const WINDOW: u64 = 1024;
+
+/// Numbers found lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    pub all: u64,
+    /// Of them, those from before the measurement ([`Order::begin`]).
+    pub early: u64,
+}
 
 /// Where an arriving packet stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +37,12 @@ pub struct Order {
     highest: Option<u64>,
     /// A bit per number in (highest - WINDOW, highest], at its place modulo `WINDOW`.
     seen: [u64; (WINDOW / 64) as usize],
-    lost: u64,
-    /// Up to where [`Self::close`] counts.
+    lost: Lost,
+    /// The first number of the measurement.
+    begin: u64,
+    /// Up to where [`Self::close`] counts; what is lost behind it waits in `held`.
     line: Option<u64>,
+    held: u64,
     /// The next gap is nobody's fault.
     forgives: bool,
 }
@@ -42,8 +53,10 @@ impl Default for Order {
             first: 0,
             highest: None,
             seen: [0; (WINDOW / 64) as usize],
-            lost: 0,
+            lost: Lost::default(),
+            begin: 0,
             line: None,
+            held: 0,
             forgives: false,
         }
     }
@@ -75,18 +88,13 @@ impl Order {
             return Place::Next;
         }
         if number > highest && self.forgives {
-            self.lost += self.missing();
+            self.lose_missing(self.oldest(), highest);
             (self.first, self.highest, self.forgives) = (number, Some(number), false);
             self.mark(number);
             return Place::Ahead;
         }
         if number > highest {
-            // A jump beyond the window empties it: no need to walk further than that.
-            for passed in highest + 1..=number.min(highest + WINDOW) {
-                self.advance(passed);
-            }
-            self.lost += (number - highest).saturating_sub(WINDOW);
-            self.highest = Some(number);
+            self.jump(number, highest);
             self.mark(number);
             return Place::Ahead;
         }
@@ -104,10 +112,41 @@ impl Order {
     #[inline]
     fn advance(&mut self, to: u64) {
         if to >= self.first + WINDOW && self.seen[word(to)] & bit(to) == 0 {
-            self.lost += 1;
+            self.lose(to - WINDOW, to - WINDOW);
         }
         self.seen[word(to)] &= !bit(to);
         self.highest = Some(to);
+    }
+
+    /// Moves the window by more than one.
+    fn jump(&mut self, to: u64, highest: u64) {
+        // A jump beyond the window empties it: no need to walk further than that.
+        for passed in highest + 1..=to.min(highest + WINDOW) {
+            self.advance(passed);
+        }
+        if to > highest + WINDOW {
+            self.lose((highest + 1).max(self.first), to - WINDOW);
+        }
+        self.highest = Some(to);
+    }
+
+    /// All of these numbers are lost.
+    #[cold]
+    fn lose(&mut self, from: u64, to: u64) {
+        let upto = |end: u64| (end + 1).saturating_sub(from);
+        let counted = self.line.map_or(to, |line| line.min(to));
+        self.lost.all += upto(counted);
+        self.lost.early += self.begin.checked_sub(1).map_or(0, |last| upto(last.min(counted)));
+        self.held += upto(to) - upto(counted);
+    }
+
+    /// Those of these numbers that have not come are.
+    fn lose_missing(&mut self, from: u64, to: u64) {
+        for number in from..=to {
+            if self.seen[word(number)] & bit(number) == 0 {
+                self.lose(number, number);
+            }
+        }
     }
 
     #[inline]
@@ -116,26 +155,43 @@ impl Order {
     }
 
     /// Numbers found lost since the last call.
-    pub fn take_lost(&mut self) -> u64 {
+    pub fn take_lost(&mut self) -> Lost {
         std::mem::take(&mut self.lost)
     }
 
-    /// Draws a line behind what has come: [`Self::close`] counts up to here.
-    pub fn draw_line(&mut self) {
-        self.line = self.highest;
+    /// The measurement begins: what was sent so far, up to `sent` if that is known, is not part
+    /// of it.
+    pub fn begin(&mut self, sent: Option<u64>) {
+        self.begin = sent.or(self.highest).map_or(0, |last| last + 1);
+    }
+
+    /// The measurement ends: [`Self::close`] counts what was sent so far, up to `sent` if that is
+    /// known, come or not.
+    pub fn draw_line(&mut self, sent: Option<u64>) {
+        self.line = sent.or(self.highest);
+    }
+
+    /// How many from before the line no later packet reveals.
+    pub fn lacking(&self) -> u64 {
+        let (Some(line), Some(highest)) = (self.line, self.highest) else { return 0 };
+        if self.forgives { 0 } else { line.saturating_sub(highest) }
     }
 
     /// Closes the books up to the line: what is still missing there is lost now, and what comes
-    /// of it later is too old.
-    pub fn close(&mut self) {
-        let (Some(line), Some(highest)) = (self.line.take(), self.highest) else { return };
-        // A receiver that has been away since begins anew behind the line.
-        if line < self.first {
-            return;
+    /// of it later is too old. Of what nothing came after it, `all` says whether it was owed.
+    pub fn close(&mut self, all: bool) {
+        let (Some(line), Some(highest)) = (self.line, self.highest) else { return };
+        let line = if all && !self.forgives { line } else { line.min(highest) };
+        if line > highest {
+            self.jump(line, highest);
         }
-        let from = self.first.max((highest + 1).saturating_sub(WINDOW));
-        self.lost += self.missing_in(from, line);
-        self.first = line + 1;
+        // A receiver that has been away since begins anew behind the line.
+        if line >= self.first {
+            self.lose_missing(self.oldest(), line);
+            self.first = line + 1;
+        }
+        self.line = None;
+        self.begin = 0;
     }
 
     /// The next gap does not count: the receiver was away for its own reasons.
@@ -144,20 +200,18 @@ impl Order {
     }
 
     /// Ends the stream: what is missing now is lost. Returns what [`Self::take_lost`] would.
-    pub fn finish(&mut self) -> u64 {
-        self.lost += self.missing();
-        self.highest = None;
+    pub fn finish(&mut self) -> Lost {
+        if let Some(highest) = self.highest.take() {
+            let oldest = self.first.max((highest + 1).saturating_sub(WINDOW));
+            self.lose_missing(oldest, highest);
+        }
+        self.lost.all += std::mem::take(&mut self.held);
         self.take_lost()
     }
 
-    /// Numbers in the window that have not come.
-    fn missing(&self) -> u64 {
-        let Some(highest) = self.highest else { return 0 };
-        self.missing_in(self.first.max((highest + 1).saturating_sub(WINDOW)), highest)
-    }
-
-    fn missing_in(&self, from: u64, to: u64) -> u64 {
-        (from..=to).filter(|&n| self.seen[word(n)] & bit(n) == 0).count() as u64
+    /// The oldest number that may still come.
+    fn oldest(&self) -> u64 {
+        self.first.max(self.highest.map_or(0, |highest| (highest + 1).saturating_sub(WINDOW)))
     }
 
     pub fn highest(&self) -> Option<u64> {
@@ -198,20 +252,21 @@ mod tests {
             }).collect();
             for (at, &number) in numbers.iter().enumerate() {
                 if marks.contains(&at) {
-                    order.draw_line();
+                    order.begin(None);
+                    order.draw_line(None);
                 } else if marks.iter().any(|mark| mark + 7 == at) {
-                    order.close();
+                    order.close(true);
                 }
                 match order.note(number) {
                     Place::Next | Place::Ahead | Place::Late => { prop_assert!(received.insert(number)) }
                     Place::Duplicate => prop_assert!(received.contains(&number)),
                     Place::Ancient => {}
                 }
-                lost += order.take_lost();
+                lost += order.take_lost().all;
             }
             let highest = *received.last().unwrap();
             let first = numbers[0];
-            lost += order.finish();
+            lost += order.finish().all;
             prop_assert_eq!(lost + received.len() as u64, highest - first + 1);
         }
     }
@@ -222,14 +277,59 @@ mod tests {
         for number in [10, 11, 13, 15, 16] {
             order.note(number);
         }
-        order.draw_line();
+        order.draw_line(None);
         // A repair under way when the line was drawn is no loss; a hole behind it comes later.
         assert_eq!((order.note(14), order.note(18)), (Place::Late, Place::Ahead));
-        order.close();
-        assert_eq!((order.take_lost(), order.note(12)), (1, Place::Ancient));
+        order.close(true);
+        assert_eq!((order.take_lost().all, order.note(12)), (1, Place::Ancient));
         assert_eq!((order.note(16), order.note(20)), (Place::Ancient, Place::Ahead));
-        order.close();
-        assert_eq!((order.take_lost(), order.finish()), (0, 2));
+        order.close(true);
+        assert_eq!((order.take_lost().all, order.finish().all), (0, 2));
+    }
+
+    /// Numbers up to 9 came, then none up to 19, then those up to `highest`.
+    fn after_a_pause(highest: u64, mark: impl Fn(&mut Order)) -> Order {
+        let mut order = Order::default();
+        for number in 0..10 {
+            order.note(number);
+        }
+        mark(&mut order);
+        for number in 20..=highest {
+            order.note(number);
+        }
+        order
+    }
+
+    #[test]
+    fn what_nothing_came_after_is_lost_if_it_was_sent_and_owed() {
+        let mut order = after_a_pause(0, |order| order.draw_line(Some(4000)));
+        assert_eq!(order.lacking(), 3991);
+        order.close(true);
+        assert_eq!((order.take_lost().all, order.note(4000)), (3991, Place::Ancient));
+        assert_eq!((order.note(4001), order.finish().all), (Place::Next, 0));
+        let mut leaving = after_a_pause(0, |order| order.draw_line(Some(14)));
+        leaving.close(false);
+        assert_eq!(leaving.finish().all, 0);
+        let mut away = after_a_pause(0, |order| order.draw_line(Some(14)));
+        away.forgive();
+        assert_eq!(away.lacking(), 0);
+        away.close(true);
+        assert_eq!((away.note(500), away.finish().all), (Place::Ahead, 0));
+    }
+
+    #[test]
+    fn a_loss_belongs_to_the_side_of_the_mark_it_was_sent_on() {
+        // 10 to 12 were sent before the measurement began, the rest in it.
+        let mut order = after_a_pause(5000, |order| order.begin(Some(12)));
+        assert_eq!(order.take_lost(), Lost { all: 10, early: 3 });
+        order.draw_line(Some(5000));
+        order.close(true);
+        assert_eq!(order.finish(), Lost::default());
+        // All that was lost after the end comes to light while the books are still open.
+        let mut order = after_a_pause(5000, |order| order.draw_line(Some(12)));
+        assert_eq!(order.take_lost().all, 3);
+        order.close(true);
+        assert_eq!((order.take_lost().all, order.finish().all), (0, 7));
     }
 
     #[test]
@@ -249,11 +349,11 @@ mod tests {
         order.forgive();
         assert_eq!(order.note(5000), Place::Ahead);
         assert_eq!(
-            (order.take_lost(), order.note(4999), order.note(12)),
+            (order.take_lost().all, order.note(4999), order.note(12)),
             (1, Place::Ancient, Place::Ancient)
         );
         order.note(5002);
-        assert_eq!(order.finish(), 1);
+        assert_eq!(order.finish().all, 1);
     }
 
     #[test]

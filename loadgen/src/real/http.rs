@@ -4,8 +4,10 @@
 //! their turn, because a thousand peers that join at once must not need a thousand sockets.
 //! Futures of this client run inside [`run`].
 //!
-//! Invariants: the time of a call is measured from when it is sent, not from when it began to
-//! wait for its turn; a body that never ends is cut off; no proxy stands between.
+//! Invariants: the time of a call is measured from when it was wanted: a slow server makes others
+//! wait for their turn, and what they waited is its doing too; a call that was given up counts
+//! with all the time it was waited for; a body that never ends is cut off; no proxy stands
+//! between.
 
 use std::error::Error;
 use std::fmt;
@@ -20,6 +22,7 @@ use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Url};
 use tokio::sync::Semaphore;
 
+use super::clock;
 use crate::api::{Caller, Cause, Failure, Method, Request, Response};
 
 /// An answer's body. Ten times the largest offer with a hundred m-lines; more is no API.
@@ -56,7 +59,23 @@ pub struct Http {
     client: Client,
     turns: Arc<Semaphore>,
     timeout: Duration,
-    measured: Rc<dyn Fn(Duration)>,
+    measured: Measured,
+}
+
+/// Gets when a call was wanted, and what it took from then on: of each that was answered, or not
+/// in time. Others were over too soon to say how long the server takes.
+pub type Measured = Rc<dyn Fn(Instant, Duration)>;
+
+/// Why there is no answer, and whether it was waited for to the end.
+struct Unanswered {
+    failure: Failure,
+    in_time: bool,
+}
+
+impl Unanswered {
+    fn useless(failure: Failure) -> Self {
+        Self { failure, in_time: true }
+    }
 }
 
 impl fmt::Debug for Http {
@@ -66,8 +85,7 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    /// `measured` gets the time of each call that was answered.
-    pub fn new(settings: &Settings, measured: Rc<dyn Fn(Duration)>) -> Result<Self, Failure> {
+    pub fn new(settings: &Settings, measured: Measured) -> Result<Self, Failure> {
         // The whole process has one; a second time is no news.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
@@ -86,9 +104,12 @@ impl Http {
         Ok(Self { client, turns, timeout: settings.timeout, measured })
     }
 
-    async fn exchange(&self, request: Request, time: Duration) -> Result<Response, Failure> {
+    async fn exchange(&self, request: Request, time: Duration) -> Result<Response, Unanswered> {
         let place = place(&request.url);
-        let told = |error: reqwest::Error| failure(&place, time, &error);
+        let told = |error: reqwest::Error| Unanswered {
+            failure: failure(&place, time, &error),
+            in_time: !error.is_timeout(),
+        };
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -111,12 +132,13 @@ impl Http {
         while let Some(piece) = response.chunk().await.map_err(told)? {
             if body.len() + piece.len() > BODY_BYTES {
                 let what = format!("{place} answers with more than {BODY_BYTES} bytes");
-                return Err(Failure::new(Cause::Incomprehensible, what));
+                return Err(Unanswered::useless(Failure::new(Cause::Incomprehensible, what)));
             }
             body.extend_from_slice(&piece);
         }
         let body = String::from_utf8(body).map_err(|_| {
-            Failure::new(Cause::Incomprehensible, format!("{place} answers with what is no text"))
+            let what = format!("{place} answers with what is no text");
+            Unanswered::useless(Failure::new(Cause::Incomprehensible, what))
         })?;
         Ok(Response { status, location: location.map(String::from), body })
     }
@@ -124,16 +146,18 @@ impl Http {
 
 impl Caller for Http {
     async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let wanted = clock::moment().now;
         let _turn = self.turns.acquire().await;
-        let began = Instant::now();
-        let response = self.exchange(request, self.timeout).await?;
-        (self.measured)(began.elapsed());
-        Ok(response)
+        let result = self.exchange(request, self.timeout).await;
+        if result.as_ref().map_or_else(|unanswered| !unanswered.in_time, |_| true) {
+            (self.measured)(wanted, clock::moment().now.saturating_duration_since(wanted));
+        }
+        result.map_err(|unanswered| unanswered.failure)
     }
 
     /// Takes no turn: as many may wait as there are peers.
     async fn wait_for_news(&self, request: Request) -> Result<Response, Failure> {
-        self.exchange(request, NEWS).await
+        self.exchange(request, NEWS).await.map_err(|unanswered| unanswered.failure)
     }
 
     async fn pause(&self, time: Duration) {

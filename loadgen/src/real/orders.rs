@@ -9,6 +9,7 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
 
 use crate::api::{Cause, Endpoint, Failure, LineWish, Offer};
+use crate::probe::Published;
 use crate::report::tally::Tally;
 
 /// A peer of a worker: its place, and how many had that place before.
@@ -59,12 +60,26 @@ pub enum Order {
     },
     /// Nobody publishes any more.
     Hush,
-    /// What is missing from before now is lost when the books are closed.
-    DrawLine,
-    /// Count that; at the end of the measurement also whatever stopped during it.
-    CloseBooks {
-        at_end: bool,
+    /// What is published here.
+    Published {
+        reply: Reply<Published>,
     },
+    /// The measurement begins. With what all workers have published.
+    Begin {
+        published: Arc<Published>,
+    },
+    /// It ends: what is missing from before now is lost when the books are closed.
+    DrawLine {
+        published: Arc<Published>,
+    },
+    /// How many packets from before the line are waited for, though none came after them.
+    Lacking {
+        reply: Reply<u64>,
+    },
+    /// Count what stopped during the measurement.
+    CountStopped,
+    /// Count what is missing from before the line.
+    CloseBooks,
     /// From now on the server may end it.
     Leave {
         peer: PeerId,

@@ -15,6 +15,7 @@ use super::socket::{Basin, Socket};
 use super::worker::{Due, Settings};
 use crate::api::{Cause, Failure};
 use crate::peer::{Common, Moment, Peer, Stage};
+use crate::probe::Published;
 use crate::report::tally::Tally;
 
 /// When whose timer is due; entries that were overtaken are dropped when they come up.
@@ -247,22 +248,40 @@ impl Seats {
         }
     }
 
-    pub(super) fn draw_line(&mut self) {
-        self.seats.iter_mut().flatten().for_each(|seat| seat.peer.draw_line());
+    pub(super) fn published(&self) -> Published {
+        let mut published = Published::new();
+        self.seats.iter().flatten().for_each(|seat| seat.peer.published(&mut published));
+        published
     }
 
-    /// Counts what is missing from before the line, and at the end what stopped.
-    pub(super) fn close_books(&mut self, at_end: bool, tally: &mut Tally) {
+    pub(super) fn begin(&mut self, published: &Published) {
+        self.seats.iter_mut().flatten().for_each(|seat| seat.peer.begin(published));
+    }
+
+    pub(super) fn draw_line(&mut self, published: &Published) {
+        self.seats.iter_mut().flatten().for_each(|seat| seat.peer.draw_line(published));
+    }
+
+    pub(super) fn lacking(&self) -> u64 {
+        self.seats.iter().flatten().map(|seat| seat.peer.lacking()).sum()
+    }
+
+    /// Counts what stopped.
+    pub(super) fn count_stopped(&mut self, tally: &mut Tally) {
         let moment = clock::moment();
         for seat in self.seats.iter_mut().flatten() {
-            seat.peer.close_books(tally);
             // Who waits for media is judged by how long it waits.
             let begins = seat.flowing.as_ref().is_some_and(|reply| !reply.is_closed());
             let moves = seat.again.as_ref().is_some_and(|(_, reply)| !reply.is_closed());
-            if at_end && !begins && !moves {
+            if !begins && !moves {
                 seat.peer.count_stopped(moment, tally);
             }
         }
+    }
+
+    /// Counts what is missing from before the line.
+    pub(super) fn close_books(&mut self, tally: &mut Tally) {
+        self.seats.iter_mut().flatten().for_each(|seat| seat.peer.close_books(tally));
     }
 
     /// What turned out lost since the last call.

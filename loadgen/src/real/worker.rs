@@ -155,8 +155,16 @@ impl Loop {
                     let _ = reply.send(Counted { tally, cpu: spent });
                 }
                 Order::Hush => self.seats.hush(),
-                Order::DrawLine => self.seats.draw_line(),
-                Order::CloseBooks { at_end } => self.seats.close_books(at_end, &mut self.tally),
+                Order::Published { reply } => {
+                    let _ = reply.send(self.seats.published());
+                }
+                Order::Begin { published } => self.seats.begin(&published),
+                Order::DrawLine { published } => self.seats.draw_line(&published),
+                Order::Lacking { reply } => {
+                    let _ = reply.send(self.seats.lacking());
+                }
+                Order::CountStopped => self.seats.count_stopped(&mut self.tally),
+                Order::CloseBooks => self.seats.close_books(&mut self.tally),
                 order => self.seats.obey(
                     order,
                     &self.settings,

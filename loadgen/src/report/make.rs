@@ -133,7 +133,7 @@ impl Report {
         self.bytes_in = after(|t| t.bytes_in);
         self.packets_out = after(|t| t.packets_out);
         self.bytes_out = after(|t| t.bytes_out);
-        self.lost = after(|t| t.lost);
+        self.lost = after(|t| t.lost).saturating_sub(after(|t| t.lost_early));
         self.lost_warm_up = total.lost.saturating_sub(self.lost);
         self.lost_ppm = ratio(self.lost as f64 * 1e6, self.packets_out + self.lost);
         self.overrun = after(|t| t.overrun);
@@ -372,10 +372,12 @@ mod tests {
             Tally::record(&mut total.api, Duration::from_millis(2));
             Tally::record(&mut total.join, Duration::from_millis(2));
             total.packets_out += warm;
-            total.lost += lost;
+            // Seven more from before the mark come to light after it.
+            total.lost += lost + 7;
+            total.lost_early += 7;
             let report = samples::report_of(&total, Some(&before));
             prop_assert_eq!(report.packets_out, warm);
-            prop_assert_eq!((report.lost, report.lost_warm_up), (lost, lost));
+            prop_assert_eq!((report.lost, report.lost_warm_up), (lost, lost + 7));
             prop_assert_eq!(report.lost_ppm, Some(lost as f64 * 1e6 / (warm + lost) as f64));
             prop_assert_eq!((report.foreign, report.sessions.begun), (1, 3));
             prop_assert_eq!((report.join_ms.count, report.api_ms.count), (2, 1));

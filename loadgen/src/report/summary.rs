@@ -60,7 +60,8 @@ pub struct Report {
     /// UDP payload, bits per second.
     pub bits_out_per_s: Option<f64>,
 
-    /// Sequence numbers that never reached their viewer.
+    /// Sequence numbers that never reached their viewer, up to the last one its publisher had sent
+    /// when the measurement ended.
     pub lost: u64,
     /// The same during the warm-up, which `lost` leaves out.
     pub lost_warm_up: u64,
@@ -102,7 +103,8 @@ pub struct Report {
     pub first_media_ms: Millis,
     /// From a viewer's move to the first media at its new address, milliseconds.
     pub outage_ms: Millis,
-    /// One API call during the measurement, milliseconds.
+    /// One API call during the measurement, milliseconds: from when its peer wanted it, and until
+    /// it was answered or given up (15 s after it was sent).
     pub api_ms: Millis,
     /// One API call before it, of joins above all, milliseconds.
     pub api_warm_up_ms: Millis,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::api::Failure;
+use crate::probe::Lost;
 
 /// Counters and histograms since the beginning of the run. Adding two is exact.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Tally {
     pub resent: u64,
     /// Sequence numbers that never reached their viewer.
     pub lost: u64,
+    /// Of `lost`, those that were sent before the measurement began, but found out in it.
+    pub lost_early: u64,
     /// Times that a socket of this process overran: the generator's fault. Each may be of several
     /// datagrams, media or reports, so it is no part of `lost` that could be taken off.
     pub overrun: u64,
@@ -62,7 +65,8 @@ pub struct Tally {
     pub first_media: Histogram<u64>,
     /// From a viewer's move to the first media at its new address, microseconds.
     pub outage: Histogram<u64>,
-    /// One API call, microseconds.
+    /// One API call until its answer, or until it was given up, microseconds. From when it was
+    /// wanted, so that what it waited for its turn is in it.
     pub api: Histogram<u64>,
 }
 
@@ -80,6 +84,7 @@ impl Default for Tally {
             bytes_out: 0,
             resent: 0,
             lost: 0,
+            lost_early: 0,
             overrun: 0,
             unsent: 0,
             skipped_frames: 0,
@@ -113,6 +118,11 @@ impl Tally {
         *self.failures.entry(failure).or_default() += 1;
     }
 
+    pub fn lose(&mut self, lost: Lost) {
+        self.lost += lost.all;
+        self.lost_early += lost.early;
+    }
+
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
@@ -131,6 +141,7 @@ impl Tally {
         self.bytes_out += other.bytes_out;
         self.resent += other.resent;
         self.lost += other.lost;
+        self.lost_early += other.lost_early;
         self.overrun += other.overrun;
         self.unsent += other.unsent;
         self.skipped_frames += other.skipped_frames;

@@ -1,9 +1,11 @@
 //! The run's phases, as a scenario announces them and the conductor follows.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::real::clock;
 
 /// Where the run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Cue {
     phase: Cell<Phase>,
+    /// When the measurement ended.
+    ended: Cell<Option<Instant>>,
     stopped: Cell<bool>,
     stop: Notify,
     /// The conductor's marks: when measuring begins and ends it takes stock.
@@ -35,6 +39,7 @@ impl Default for Cue {
     fn default() -> Self {
         Self {
             phase: Cell::new(Phase::Joining { done: 0, of: 0 }),
+            ended: Cell::new(None),
             stopped: Cell::new(false),
             stop: Notify::new(),
             mark: Notify::new(),
@@ -57,6 +62,12 @@ impl Cue {
         self.phase.set(Phase::Joining { done, of: of + count });
     }
 
+    /// Whether what began at `at` is the measurement's, or the warm-up's: not of the time after,
+    /// however long it takes.
+    pub fn counts(&self, at: Instant) -> bool {
+        self.ended.get().is_none_or(|ended| at < ended)
+    }
+
     /// One has joined, or failed to.
     pub fn joined(&self) {
         if let Phase::Joining { done, of } = self.phase.get() {
@@ -70,6 +81,7 @@ impl Cue {
         self.wait(settle).await;
         self.take_stock(Phase::Steady).await;
         self.wait(duration).await;
+        self.ended.set(Some(clock::moment().now));
         self.take_stock(Phase::Leaving).await;
     }
 
@@ -111,5 +123,28 @@ impl Cue {
             () = tokio::time::sleep(time) => true,
             () = stop => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_the_measurements_if_it_was_wanted_before_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let cue = Cue::default();
+            let conductor = async {
+                for _ in 0..2 {
+                    cue.marking().await;
+                    cue.mark_done();
+                }
+            };
+            let before = clock::moment().now;
+            tokio::join!(cue.steady(Duration::ZERO, Duration::ZERO), conductor);
+            // When it was answered does not matter.
+            assert!(cue.counts(before) && !cue.counts(clock::moment().now));
+        });
     }
 }

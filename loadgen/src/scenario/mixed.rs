@@ -13,11 +13,10 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     cue: Rc<Cue>,
     sizes: &Sizes,
 ) -> Result<(), Failure> {
-    let tenth = (sizes.viewers / 10).max(2);
-    let people = tenth.min(MEETING_MAX);
+    let (people, listeners) = beside(sizes.viewers);
     let meeting_sizes = Sizes { publishers: people, ..sizes.clone() };
-    let room_sizes = Sizes { publishers: 3, video: false, audio: true, ..sizes.clone() };
-    let joins = sizes.publishers + sizes.viewers + 2 * people + 3 + tenth;
+    let room_sizes = Sizes { publishers: SPEAKERS, video: false, audio: true, ..sizes.clone() };
+    let joins = sizes.publishers + sizes.viewers + 2 * people + SPEAKERS + listeners;
     cue.expect_joins(joins);
     let publishers = stage::publishers(&cast, &cue, sizes).await;
     let tracks: Rc<[Track]> = stage::tracks(&publishers).into();
@@ -25,7 +24,7 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     let members = meeting::gather(&cast, &cue, &meeting_sizes).await?;
     let speakers = stage::publishers(&cast, &cue, &room_sizes).await;
     let voices = stage::tracks(&speakers);
-    let listeners = stage::viewers(&cast, &cue, sizes, &voices, tenth).await;
+    let listeners = stage::viewers(&cast, &cue, sizes, &voices, listeners).await;
     let audience = Audience::new(viewers);
     let turning = churn::turn_over(&cast, &cue, sizes.event_rate, &audience, &tracks);
     let viewers = audience.clone().measured(&cue, sizes, turning).await;
@@ -33,6 +32,15 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
         all_leave(&cast, group).await;
     }
     Ok(())
+}
+
+/// Of the audio room.
+pub const SPEAKERS: usize = 3;
+
+/// People of the meeting and listeners of the audio room, beside so many viewers of the stage.
+pub fn beside(viewers: usize) -> (usize, usize) {
+    let tenth = (viewers / 10).max(2);
+    (tenth.min(MEETING_MAX), tenth)
 }
 
 /// Everyone pulls everyone: beyond this the meeting would be the whole load.

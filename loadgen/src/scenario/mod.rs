@@ -11,7 +11,7 @@ mod churn;
 pub mod cue;
 mod idle;
 mod meeting;
-mod mixed;
+pub mod mixed;
 mod roam;
 mod room;
 pub mod sizes;

@@ -29,7 +29,7 @@ fn what_one_publishes_reaches_who_pulls_it() {
     let calls = Rc::new(RefCell::new(Vec::new()));
     let measured = {
         let calls = calls.clone();
-        Rc::new(move |time| calls.borrow_mut().push(time))
+        Rc::new(move |_, time| calls.borrow_mut().push(time))
     };
     let http = Http::new(&Settings::default(), measured).expect("a client");
     let mut api = api(&target(&url));
@@ -94,7 +94,7 @@ fn what_one_publishes_reaches_who_pulls_it() {
 #[test]
 fn a_wrong_target_is_one_sentence_before_anything_starts() {
     let (url, secure) = start();
-    let http = Http::new(&Settings::default(), Rc::new(|_| {})).expect("a client");
+    let http = Http::new(&Settings::default(), Rc::new(|_, _| {})).expect("a client");
     let refused = |target: &Target| {
         let mut api = api(target);
         run(api.prepare(&http)).expect("an event loop").expect_err("a wrong target")
@@ -114,6 +114,6 @@ fn a_wrong_target_is_one_sentence_before_anything_starts() {
     assert!(unsigned.what.contains("certificate"), "{unsigned}");
     assert!(unsigned.what.ends_with("(--insecure takes any)"), "{unsigned}");
     let settings = Settings { insecure: true, ..Settings::default() };
-    let http = Http::new(&settings, Rc::new(|_| {})).expect("a client");
+    let http = Http::new(&settings, Rc::new(|_, _| {})).expect("a client");
     run(api(&target(&secure)).prepare(&http)).expect("an event loop").expect("any certificate");
 }

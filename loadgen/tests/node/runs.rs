@@ -80,8 +80,13 @@ fn a_wrong_secret_an_absent_server_and_wrong_flags_are_told_apart() {
     let (output, _) = play("stage", &nobody, &[]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("no connection to 127.0.0.1"));
-    for flags in [&["--viewers", "90000"][..], &["--join-rate", "0"], &["--fps", "0"]] {
-        let (output, report) = play("stage", &url, flags);
+    for (scenario, flags) in [
+        ("stage", &["--viewers", "90000"][..]),
+        ("stage", &["--join-rate", "0"]),
+        ("stage", &["--fps", "0"]),
+        ("idle", &["--ramp", "--max-p99", "5"]),
+    ] {
+        let (output, report) = play(scenario, &url, flags);
         assert_eq!((output.status.code(), report.is_some()), (Some(2), false), "{output:?}");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");

@@ -9,7 +9,7 @@ use super::super::Moment;
 use super::super::feedback::Feedback;
 use super::Watching;
 use crate::media::{audio, video};
-use crate::probe::Stamp;
+use crate::probe::{Published, Stamp};
 use crate::report::tally::Tally;
 
 /// What the server's description says: sound, and video with repairs.
@@ -17,6 +17,14 @@ const SDP: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ssrc:5
                    m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\n\
                    a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=ssrc-group:FID 7 8\r\n\
                    a=ssrc:7 cname:x\r\na=ssrc:8 cname:x\r\n";
+/// The same of a server that announces no SSRCs, and of its next description, which numbers codecs
+/// anew.
+const SILENT: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+                      m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\n\
+                      a=rtpmap:97 rtx/90000\r\n";
+const SILENT_AGAIN: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 109\r\na=mid:0\r\n\
+                      m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\n\
+                      a=rtpmap:97 rtx/90000\r\n";
 const SOUND: FixedHeader = header(111, 5);
 const PICTURE: FixedHeader = header(96, 7);
 const REPAIR: FixedHeader = header(97, 8);
@@ -44,12 +52,16 @@ struct World {
 
 impl World {
     fn new(check_each: u32) -> Self {
+        Self::of(SDP, check_each)
+    }
+
+    fn of(sdp: &str, check_each: u32) -> Self {
         let profile = Profile::AeadAes128Gcm;
         let bytes: Vec<u8> = (0..profile.keying_material_len() as u8).collect();
         let material = KeyingMaterial::new(profile, &bytes).unwrap();
         let (server, _) = material.split(true);
         let mut watching = Watching::new(check_each);
-        watching.read(SDP);
+        watching.read(sdp);
         watching.expect("0", SOUND_TRACK);
         watching.expect("1", PICTURE_TRACK);
         let began = Instant::now();
@@ -334,25 +346,72 @@ fn a_track_that_came_and_comes_no_more_has_stopped() {
 }
 
 #[test]
-fn losses_are_counted_on_their_side_of_the_line() {
+fn losses_are_counted_on_their_side_of_the_marks() {
     let mut world = World::new(1);
     for number in (0..40).filter(|number| ![5, 20, 30].contains(number)) {
         if number == 10 {
-            world.watching.draw_line();
-            world.watching.close_books(&mut world.tally);
-            assert_eq!(world.tally.lost, 1);
+            world.watching.begin(&Published::new());
         }
         if number == 25 {
-            world.watching.draw_line();
+            world.watching.draw_line(&Published::new());
         }
         let packet = world.picture(number);
         world.receive(&packet);
     }
     let repair = world.repair(0, 20);
     world.receive(&repair);
-    world.watching.close_books(&mut world.tally);
-    assert_eq!(world.tally.lost, 1);
-    assert_eq!(world.end().lost, 2);
+    world.watching.close_books(true, &mut world.tally);
+    assert_eq!((world.tally.lost, world.tally.lost_early), (1, 1));
+    let tally = world.end();
+    assert_eq!((tally.lost, tally.lost_early), (2, 1));
+}
+
+#[test]
+fn a_tail_that_was_published_and_did_not_come_is_lost() {
+    // The server numbers from elsewhere, the publisher has sent up to 109 of the sound.
+    let published = Published::from([(SOUND_TRACK, 109)]);
+    for (all, lost) in [(true, 10), (false, 0)] {
+        let mut world = World::new(16);
+        for number in 0..100 {
+            let sound = world.sound_of(SOUND_TRACK, number, number + 65_500);
+            world.receive(&sound);
+            // Nobody in this process publishes the picture.
+            let picture = world.picture(number);
+            world.receive(&picture);
+        }
+        world.watching.draw_line(&published);
+        assert_eq!(world.watching.lacking(), 10);
+        // The server does no harm by being slow, nor what was published later by being lost.
+        let sound = world.sound_of(SOUND_TRACK, 99 + 1, 65_500 + 100);
+        world.receive(&sound);
+        assert_eq!(world.watching.lacking(), 9);
+        world.watching.close_books(all, &mut world.tally);
+        assert_eq!(world.tally.lost + u64::from(all), lost);
+        let late = world.sound_of(SOUND_TRACK, 101, 65_500 + 101);
+        world.receive(&late);
+        assert_eq!(world.tally.ancient, u64::from(all));
+    }
+}
+
+#[test]
+fn a_viewer_on_the_move_and_a_stream_that_was_replaced_lack_nothing() {
+    let published = Published::from([(SOUND_TRACK, 500)]);
+    let mut world = World::new(1);
+    let first = world.sound(0);
+    world.receive(&first);
+    world.watching.moved();
+    world.watching.draw_line(&published);
+    assert_eq!(world.watching.lacking(), 0);
+    world.watching.close_books(true, &mut world.tally);
+    assert_eq!(world.end().lost, 0);
+    let mut world = World::of(SILENT, 1);
+    for (ssrc, number) in [(5, 0), (6, 500)] {
+        let payload = world.sound_payload(SOUND_TRACK, number);
+        let packet = world.seal(FixedHeader { ssrc, ..SOUND }, number, &payload);
+        world.receive(&packet);
+    }
+    world.watching.draw_line(&published);
+    assert_eq!(world.watching.lacking(), 0);
 }
 
 #[test]
@@ -382,4 +441,45 @@ fn the_sample_is_its_share_and_meets_faults_of_any_rhythm() {
         let (found, faults) = (tally.corrupted, expected / rhythm);
         assert!(found.abs_diff(faults) < faults / 2 + 5 && found > 0, "{found} of each {rhythm}");
     }
+}
+
+#[test]
+fn what_was_learned_of_unannounced_streams_survives_a_new_description() {
+    let mut world = World::of(SILENT, 1);
+    let sound = world.sound(0);
+    world.receive(&sound);
+    for number in (0..20).filter(|number| *number != 10) {
+        let packet = world.picture(number);
+        world.receive(&packet);
+    }
+    world.watching.read(SILENT_AGAIN);
+    // Its track changes with its line's, and its repairs still find it.
+    world.watching.expect("0", 77);
+    let payload = world.sound_payload(77, 1);
+    let sound = world.seal(FixedHeader { payload_type: 109, ..SOUND }, 1, &payload);
+    world.receive(&sound);
+    let repair = world.repair(0, 10);
+    world.receive(&repair);
+    assert_eq!(counts(&world.end()), [22, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_line_whose_ssrc_changes_goes_on_and_repairs_are_for_the_new_one() {
+    let mut world = World::of(SILENT, 1);
+    let mut sent = 0;
+    // More often than a peer keeps SSRCs.
+    for ssrc in 1000..1000 + 3 * super::STREAMS_MAX as u32 {
+        for number in [0, 1, 3] {
+            let header = FixedHeader { ssrc, ..PICTURE };
+            let packet = world.seal(header, number, &world.picture_payload(number));
+            world.receive(&packet);
+            sent += 1;
+        }
+    }
+    let repair = world.repair(0, 2);
+    world.receive(&repair);
+    assert!(world.watching.streams.len() <= 2 * super::SSRCS_PER_LINE);
+    let tally = world.end();
+    // Of each but the last, one is missing.
+    assert_eq!(counts(&tally), [sent + 1, 3 * super::STREAMS_MAX as u64 - 1, 0, 0, 0, 0]);
 }
