@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use loadgen::compare::{self, compare};
-use loadgen::conduct::{Plan, ramp, run};
+use loadgen::conduct::{ramp, run};
 use loadgen::flags::{Command, Compare, Flags, OutputFlags, Run};
 use loadgen::real::limits;
 use loadgen::report::compare::Comparison;
@@ -55,12 +55,13 @@ fn listen_for_signals() -> Result<Arc<AtomicBool>, String> {
 fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8, String> {
     let plan = flags.plan(scenario)?;
     let objective = flags.objective.objective();
-    let most = if flags.objective.ramp { RAMP_MOST } else { people(&plan) as u64 };
-    limits::allow_files(people(&plan).max(most as usize))?;
+    let peers = plan.sizes.peers();
+    let ramped = if flags.objective.ramp { RAMP_MOST } else { 0 };
+    limits::allow_files(peers.max(ramped))?;
     let report = match objective {
         Some(objective) if flags.objective.ramp => {
             let mut say = |line: &str| eprintln!("{line}");
-            let found = ramp::ramp(&plan, objective, most, stop, &mut say);
+            let found = ramp::ramp(&plan, objective, ramp::most(&plan, RAMP_MOST), stop, &mut say);
             show(&format!("{}\n\n", found.sentence()));
             found.report
         }
@@ -78,11 +79,7 @@ fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8,
 }
 
 /// As many as one address has ports for, publishers among them.
-const RAMP_MOST: u64 = 20_000;
-
-fn people(plan: &Plan) -> usize {
-    plan.sizes.publishers + plan.sizes.viewers
-}
+const RAMP_MOST: usize = 20_000;
 
 fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String> {
     let mut entries = compare::read(&flags.servers)?;
@@ -94,7 +91,7 @@ fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String
     }
     let Some(first) = entries.first() else { return Err("no server to compare".to_owned()) };
     let plan = flags.plan(&first.url)?;
-    limits::allow_files(people(&plan))?;
+    limits::allow_files(plan.sizes.peers())?;
     let mut say = |line: &str| eprintln!("{line}");
     let rounds: Vec<Vec<Report>> = compare(&plan, &entries, flags.rounds, stop, &mut say)?;
     let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();

@@ -7,20 +7,20 @@ use super::{Plan, run};
 use crate::report::objective::Objective;
 use crate::report::ramp::Ramp;
 use crate::report::summary::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Sizes};
 
 /// What was found.
 #[derive(Debug)]
 pub struct Found {
     /// Of the largest load that held; of the last one, if none did.
     pub report: Report,
-    /// The largest that held, in viewers (in a meeting: people).
+    /// The largest that held, in viewers (in a meeting: people; of several: rooms).
     pub held: Option<u64>,
     /// The smallest that did not.
     pub failed: Option<u64>,
     /// The one at which the load generator was the limit: it says nothing of the server.
     pub undecided: Option<u64>,
-    /// What is counted: viewers, people.
+    /// What is counted: viewers, people, rooms.
     what: &'static str,
 }
 
@@ -58,11 +58,9 @@ pub fn ramp(
     stop: &Arc<AtomicBool>,
     say: &mut dyn FnMut(&str),
 ) -> Found {
-    let first = match plan.scenario {
-        Scenario::Meeting => plan.sizes.publishers,
-        _ => plan.sizes.viewers,
-    };
-    let what = if plan.scenario == Scenario::Meeting { "people" } else { "viewers" };
+    let mut sizes = plan.sizes.clone();
+    let (what, load) = raised(plan.scenario, &mut sizes);
+    let first = *load;
     let mut ramp = Ramp::new(first as u64, most);
     let (mut best, mut last, mut undecided) = (None, None, None);
     while let Some(load) = ramp.next() {
@@ -96,13 +94,25 @@ pub fn ramp(
     Found { report, held, failed, undecided, what }
 }
 
+/// What a ramp raises, and its name: rooms where they were asked for.
+fn raised(scenario: Scenario, sizes: &mut Sizes) -> (&'static str, &mut usize) {
+    match (scenario, &mut sizes.rooms) {
+        (Scenario::Meeting, Some(rooms)) => ("rooms", rooms),
+        (Scenario::Meeting, None) => ("people", &mut sizes.publishers),
+        _ => ("viewers", &mut sizes.viewers),
+    }
+}
+
+/// How far a ramp may go when `peers` are the most there can be.
+pub fn most(plan: &Plan, peers: usize) -> u64 {
+    let each = plan.sizes.rooms.map_or(1, |_| plan.sizes.publishers.max(1));
+    (peers / each) as u64
+}
+
 /// The plan with another load.
 fn sized(plan: &Plan, load: u64) -> Plan {
     let mut plan = plan.clone();
-    match plan.scenario {
-        Scenario::Meeting => plan.sizes.publishers = load as usize,
-        _ => plan.sizes.viewers = load as usize,
-    }
+    *raised(plan.scenario, &mut plan.sizes).1 = load as usize;
     // Each of a long row of runs draws its own bar; the lines in between say enough.
     plan.quiet = true;
     plan

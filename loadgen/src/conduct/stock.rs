@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Window;
+use super::aside::Aside;
 use super::server::{Reading, Watch};
 use crate::api::{Cause, Failure};
 use crate::real::clock;
 use crate::real::orders::{Line, Order};
+use crate::report::beside::Beside;
 use crate::report::make::{Facts, GeneratorUse, ServerUse};
 use crate::report::process::Process;
 use crate::report::progress::{self, Display, Progress};
@@ -42,6 +44,8 @@ pub(super) struct Stock {
     rss_before: Option<u64>,
     warm: Option<Mark>,
     done: Option<Mark>,
+    aside: Aside,
+    beside: Beside,
 }
 
 /// The end of the last moment.
@@ -72,6 +76,7 @@ impl Stock {
         watch: Watch,
         display: Display,
         facts: Facts,
+        aside: Aside,
     ) -> Self {
         let now = clock::moment().now;
         let worker_cpu = vec![Duration::ZERO; workers.len()];
@@ -94,6 +99,8 @@ impl Stock {
             rss_before: None,
             warm: None,
             done: None,
+            aside,
+            beside: Beside::default(),
         }
     }
 
@@ -157,6 +164,7 @@ impl Stock {
     pub(super) async fn mark(&mut self, phase: Phase) {
         let at_end = phase != Phase::Settling;
         self.give(|| Order::DrawLine);
+        let aside = at_end.then(|| self.aside.end());
         if !at_end {
             // What is under way now is the warm-up's, come or lost.
             self.give(|| Order::CloseBooks { at_end });
@@ -174,11 +182,15 @@ impl Stock {
         };
         if !at_end {
             self.warm = Some(mark);
+            self.aside.begin();
             return;
         }
         tokio::time::sleep(GRACE).await;
         self.give(|| Order::CloseBooks { at_end });
         self.count().await;
+        if let Some(aside) = aside {
+            self.beside = aside.settle(&mut self.total).await;
+        }
         mark.total.lost = self.total.lost;
         self.done = Some(mark);
     }
@@ -257,7 +269,8 @@ impl Stock {
             workers: done.worker_cpu.iter().enumerate().map(worker).collect(),
         };
         let warm_total = warm.as_ref().map(|warm| &warm.total);
-        Report::new(facts, &total, warm_total, &self.series, server, &generator)
+        let report = Report::new(facts, &total, warm_total, &self.series, server, &generator);
+        report.with(&self.beside)
     }
 
     /// Adds up what everybody counted.

@@ -15,7 +15,7 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
 ) -> Result<(), Failure> {
     let tenth = (sizes.viewers / 10).max(2);
     let people = tenth.min(MEETING_MAX);
-    let meeting_sizes = Sizes { publishers: people, ..sizes.clone() };
+    let meeting_sizes = Sizes { publishers: people, rooms: None, ..sizes.clone() };
     let room_sizes = Sizes { publishers: 3, video: false, audio: true, ..sizes.clone() };
     let joins = sizes.publishers + sizes.viewers + 2 * people + 3 + tenth;
     cue.expect_joins(joins);
