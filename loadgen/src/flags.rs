@@ -11,6 +11,7 @@ use crate::api::{ApiKind, Target};
 use crate::conduct::{Plan, ServerWatch};
 use crate::peer::{Common, Dtls, VideoShape};
 use crate::real::http;
+use crate::real::stalls::may_run_on;
 use crate::report::objective::Objective;
 use crate::scenario::{Scenario, Sizes};
 
@@ -307,6 +308,9 @@ fn plan(
     let sizes = flags.sizes(scenario)?;
     if generator.workers == 0 || generator.check_each == 0 {
         return Err("--workers and --check-each are 1 or more".into());
+    }
+    if let Some(cpu) = generator.probe_cpu.filter(|cpu| !may_run_on(*cpu)) {
+        return Err(format!("--probe-cpu {cpu}: there is none, or this process may not use it"));
     }
     let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
     let common = Common {

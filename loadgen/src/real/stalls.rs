@@ -45,23 +45,12 @@ enum Order {
 impl Probe {
     /// Starts it, on `cpu` if said. It only measures when told to.
     pub fn start(cpu: Option<usize>) -> Result<Self, Failure> {
-        let failed = |what: String| Failure::new(Cause::Local, what);
         let (orders, inbox) = channel();
-        let (ready, begun) = channel();
-        let thread = std::thread::Builder::new().name("stalls".to_owned()).spawn(move || {
-            let pinned = cpu.map_or(Ok(()), pin);
-            let _ = ready.send(pinned);
-            if pinned.is_ok() {
-                attend(&inbox, cpu);
-            }
-        });
-        let thread = thread.map_err(|error| failed(format!("no thread for the probe: {error}")))?;
-        match (begun.recv(), cpu) {
-            (Ok(Err(error)), Some(cpu)) => {
-                Err(failed(format!("--probe-cpu {cpu}: this process cannot run there: {error}")))
-            }
-            _ => Ok(Self { orders: Some(orders), thread: Some(thread) }),
-        }
+        let thread = std::thread::Builder::new().name("stalls".to_owned());
+        let thread = thread.spawn(move || attend(&inbox, cpu)).map_err(|error| {
+            Failure::new(Cause::Local, format!("no thread for the idle probe: {error}"))
+        })?;
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
     pub fn begin(&self) {
@@ -90,8 +79,15 @@ impl Drop for Probe {
     }
 }
 
+/// Whether a thread of this process may be on that CPU.
+pub fn may_run_on(cpu: usize) -> bool {
+    // Tried by a thread of its own: whoever asks stays where it is.
+    std::thread::spawn(move || pin(cpu).is_ok()).join().unwrap_or(false)
+}
+
 /// Until nobody can give orders any more.
 fn attend(orders: &Receiver<Order>, cpu: Option<usize>) {
+    let cpu = cpu.filter(|cpu| pin(*cpu).is_ok());
     // Without it the kernel may be late by 50 µs on purpose.
     let _ = set_timerslack(1);
     let is_realtime = priority::realtime();
@@ -165,8 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_is_not_there_is_named() {
-        let failure = Probe::start(Some(1023)).unwrap_err();
-        assert!(failure.what.starts_with("--probe-cpu 1023: "), "{failure}");
+    fn a_cpu_that_is_not_there_is_known_before_and_not_told_after() {
+        assert!(!may_run_on(1023) && (0..1023).any(may_run_on));
+        let probe = Probe::start(Some(1023)).unwrap();
+        probe.begin();
+        assert_eq!(probe.end().blocking_recv().unwrap().cpu, None);
     }
 }

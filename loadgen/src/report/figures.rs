@@ -227,11 +227,11 @@ fn cost(report: &Report) -> Section {
 
 /// The idle probe's, with what it takes to read them.
 fn stalls(report: &Report) -> String {
-    let Micros { p50, p99, p999, max, .. } = report.stalls_us;
-    let [p50, p99, p999, max] = [p50, p99, p999, max].map(|us| known(us, |us| micros(us as f64)));
+    let Micros { p99, p999, max, .. } = report.stalls_us;
+    let [p99, p999, max] = [p99, p999, max].map(|us| known(us, |us| micros(us as f64)));
     let class = report.stalls_probe.as_deref().unwrap_or(UNKNOWN);
-    let cpu = report.stalls_cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
-    format!("p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}; {class}{cpu}")
+    let cpu = report.stalls_cpu.map(|cpu| format!(", CPU {cpu}")).unwrap_or_default();
+    format!("p99 {p99}, p99.9 {p999}, max {max} ({class}{cpu})")
 }
 
 fn bounds(bounds: Option<Bounds>) -> String {
