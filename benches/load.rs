@@ -105,14 +105,11 @@ impl Asked {
         let first = FIRST_COPIES / copies.max(1);
         let mut level = Level::new(first, self.percent, self.tolerance);
         while let Some(rooms) = level.next() {
-            let took = match self.play(server, rooms, self.search_duration) {
+            let took = match self.search(server, rooms) {
                 Ok(report) => cpu(&report)?,
                 // A first run that fails is no overload.
                 Err(sentence) if level.nearest().is_none() => return Err(sentence),
-                Err(sentence) => {
-                    println!("with {rooms} rooms: {sentence}");
-                    OVERLOAD
-                }
+                Err(_) => OVERLOAD,
             };
             println!("{rooms} rooms: {}", percent(took));
             level.tried(rooms, took);
@@ -132,6 +129,15 @@ impl Asked {
             report = self.play(server, rooms, self.duration)?;
         }
         Ok((rooms, report))
+    }
+
+    /// A short run. One that fails is made again, since a hiccup of the machine is no overload.
+    fn search(&self, server: &str, rooms: usize) -> Result<Report, String> {
+        let play = || {
+            let report = self.play(server, rooms, self.search_duration);
+            report.inspect_err(|sentence| println!("{rooms} rooms: FAILED: {sentence}"))
+        };
+        play().or_else(|_| play())
     }
 
     fn play(&self, server: &str, rooms: usize, duration: u64) -> Result<Report, String> {
@@ -186,7 +192,8 @@ fn cpu(report: &Report) -> Result<f64, String> {
 fn times(report: &Report) {
     let us = |value: Option<u64>| known(value, |us| micros(us as f64));
     let line = |name: &str, [p50, p99, p999, max]: [String; 4], aim: &str| {
-        println!("{name:<34} {p50:>10} {p99:>10} {p999:>10} {max:>10}   {aim}");
+        let row = format!("{name:<36} {p50:>10} {p99:>10} {p999:>10} {max:>10}   {aim}");
+        println!("{}", row.trim_end());
     };
     line("", ["p50", "p99", "p99.9", "max"].map(str::to_owned), "aim");
     let way = report.latency_us;

@@ -4,10 +4,10 @@
 //! Not here: shards. They have work without end, and would starve the machine.
 
 /// Puts this thread before all ordinary ones. False if this process may not: that takes root,
-/// CAP_SYS_NICE or a limit (`ulimit -r`) of 1 at least.
+/// CAP_SYS_NICE or a limit (`ulimit -r`) of 2 at least.
 pub fn realtime() -> bool {
-    // The lowest there is: before everything ordinary, after everything else of its kind.
-    let priority = libc::sched_param { sched_priority: 1 };
+    // One above the lowest: before everything ordinary and what `chrt -f 1` runs, after all else.
+    let priority = libc::sched_param { sched_priority: 2 };
     // SAFETY: reads one sched_param, which is ours, and concerns this thread only.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) == 0 }
 }
