@@ -137,11 +137,16 @@ async fn look(
             spawn_local(async move {
                 let looked = api.look(&caller, &session).await;
                 let mut looks = looks.borrow_mut();
+                // One that was given up took all that it was waited for.
+                if looked.as_ref().map_or_else(|failure| failure.cause == Cause::Slow, |()| true) {
+                    Tally::record(&mut looks.times, now().saturating_sub(due));
+                }
                 match looked {
-                    Ok(()) => Tally::record(&mut looks.times, now().saturating_sub(due)),
+                    Err(failure) if live.has(peer) => {
+                        *looks.failures.entry(failure).or_default() += 1;
+                    }
                     // Who left meanwhile is rightly unknown.
-                    Err(_) if !live.has(peer) => {}
-                    Err(failure) => *looks.failures.entry(failure).or_default() += 1,
+                    _ => {}
                 }
                 drop(place);
             });
