@@ -40,10 +40,10 @@ fn main() -> ExitCode {
     println!(
         "1 publisher, {} viewers, {} s; ns of CPU per forwarded packet; all shards on CPU {}, \
          generator on CPU {}\n",
-        settings.viewers, settings.duration, settings.server_cpu, settings.generator_cpu
+        settings.viewers, settings.duration, settings.pair.server_cpu, settings.pair.generator_cpu
     );
     let mut whole = true;
-    for server in settings.servers() {
+    for server in settings.pair.servers() {
         println!("{HEAD}");
         let mut rounds = Vec::new();
         for number in 1..=settings.rounds {

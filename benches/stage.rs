@@ -48,11 +48,11 @@ fn main() -> ExitCode {
     if check_soak {
         return check(&settings);
     }
-    let servers = settings.servers();
+    let servers = settings.pair.servers();
     println!(
         "1 publisher, {} viewers, {} s; ns of CPU per forwarded packet; server and floor on CPU \
          {}, generator on CPU {}\n",
-        settings.viewers, settings.duration, settings.server_cpu, settings.generator_cpu
+        settings.viewers, settings.duration, settings.pair.server_cpu, settings.pair.generator_cpu
     );
     println!("{HEAD}");
     let mut rounds: Vec<Vec<Round>> = servers.iter().map(|_| Vec::new()).collect();
@@ -95,7 +95,8 @@ impl Round {
     fn play(settings: &Settings, server: &str) -> Result<Self, String> {
         let record = folder().join(format!("shardcast-sends-{}", std::process::id()));
         let found = Arc::new(Mutex::new(Floor::default()));
-        let (result, cpu, path) = (Arc::clone(&found), settings.server_cpu, shard_file(&record));
+        let (result, cpu, path) =
+            (Arc::clone(&found), settings.pair.server_cpu, shard_file(&record));
         let interlude = Interlude::new(move |window: Window| {
             // Until the last of it is written.
             std::thread::sleep(4 * PERIOD);
@@ -194,36 +195,12 @@ fn conclude(letter: char, server: &str, rounds: &[Round]) {
 }
 
 fn check(settings: &Settings) -> ExitCode {
-    let servers = settings.servers();
-    let report = match settings.run(&servers[0], 1, None, None) {
-        Ok(report) => report,
+    let servers = settings.pair.servers();
+    match settings.run(&servers[0], 1, None, None) {
+        Ok(report) => soak::check(&format!("1 publisher, {} viewers", settings.viewers), &report),
         Err(sentence) => {
             println!("FAULT: {sentence}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    println!(
-        "1 publisher, {} viewers, {:.0} s: server at {:.0} % of a core, {} packets forwarded",
-        settings.viewers,
-        report.duration_s,
-        report.server_cpu_percent.unwrap_or(f64::NAN),
-        report.packets_out,
-    );
-    println!(
-        "lost {}, of which the generator came too late for {}; memory {} bytes, {:+.2} % from the \
-         first tenth to the last",
-        report.lost,
-        report.overrun,
-        report.server_rss_bytes.unwrap_or(0),
-        soak::growth(&report).unwrap_or(f64::NAN) * 100.0,
-    );
-    let faults = soak::faults(&report);
-    for fault in &faults {
-        println!("FAULT: {fault}");
     }
-    if faults.is_empty() {
-        println!("nothing lost, nothing dropped, memory flat");
-        return ExitCode::SUCCESS;
-    }
-    ExitCode::FAILURE
 }

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub(crate) mod level;
 pub(crate) mod replay;
 pub(crate) mod soak;
 
@@ -25,7 +26,7 @@ use loadgen::report::summary::Report;
 const APP: &str = "bench";
 const SECRET: &str = "a-secret-of-this-bench";
 
-/// What is asked on the command line of every such bench.
+/// What is asked on the command line of every bench of stages.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
     /// Viewers of the one publisher
@@ -37,6 +38,13 @@ pub(crate) struct Settings {
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) rounds: usize,
+    #[command(flatten)]
+    pub(crate) pair: Pair,
+}
+
+/// A server and a generator, each with its CPU: the same flags for every such bench.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Pair {
     /// The server: a program, with flags of its own if it has any; repeat to compare several
     /// [default: this build's]
     #[arg(long, value_name = "COMMAND")]
@@ -58,7 +66,31 @@ pub(crate) struct Settings {
     bench: bool,
 }
 
+/// What is played: a scenario with its flags, and how many peers that makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(crate) scenario: &'static str,
+    pub(crate) flags: Vec<(&'static str, String)>,
+    pub(crate) peers: usize,
+}
+
 impl Settings {
+    /// One run of the stage, as [`Pair::run`] says.
+    pub(crate) fn run(
+        &self,
+        command: &str,
+        shards: usize,
+        record: Option<&PathBuf>,
+        interlude: Option<Interlude>,
+    ) -> Result<Report, String> {
+        let flags =
+            [("--viewers", self.viewers.to_string()), ("--duration", self.duration.to_string())];
+        let (scenario, flags, peers) = ("stage", flags.to_vec(), self.viewers + 1);
+        self.pair.run(&Scene { scenario, flags, peers }, command, shards, record, interlude)
+    }
+}
+
+impl Pair {
     /// The servers to measure.
     pub(crate) fn servers(&self) -> Vec<String> {
         if self.server.is_empty() {
@@ -67,22 +99,23 @@ impl Settings {
         self.server.clone()
     }
 
-    /// One run: a fresh server of `command` with so many shards, the stage, `interlude` while
-    /// the viewers are still there, and what came of it, unless a session failed. With `record`, the server's sends are
-    /// recorded there.
+    /// One run: a fresh server of `command` with so many shards, the scene, `interlude` while
+    /// everybody is still there, and what came of it, unless a session failed. With `record`, the
+    /// server's sends are recorded there.
     pub(crate) fn run(
         &self,
+        scene: &Scene,
         command: &str,
         shards: usize,
         record: Option<&PathBuf>,
         interlude: Option<Interlude>,
     ) -> Result<Report, String> {
-        limits::allow_files(self.viewers + 1)?;
+        limits::allow_files(scene.peers)?;
         // Threads inherit it: nothing of the generator runs where the server does.
         crate::common::pin(self.generator_cpu);
         let entry = self.entry(command, shards, record);
         let server = Running::start(&entry)?;
-        let flags = self.flags(&entry, server.pid());
+        let flags = self.flags(scene, &entry, server.pid());
         let (scenario, run) = flags.command.run().expect("a single run");
         let mut plan = run.plan(scenario)?;
         plan.interlude = interlude;
@@ -90,7 +123,7 @@ impl Settings {
         server.stop();
         let mut failures = report.stopped.iter().chain(&report.failures);
         match failures.next() {
-            // With fewer viewers than the others it is no run to compare.
+            // With fewer people than the others it is no run to compare.
             Some(failure) => Err(format!("{} sessions: {}", failure.count, failure.what)),
             None => Ok(report),
         }
@@ -134,19 +167,18 @@ impl Settings {
     }
 
     /// What would be typed for the same run.
-    fn flags(&self, entry: &Entry, pid: u32) -> Flags {
+    fn flags(&self, scene: &Scene, entry: &Entry, pid: u32) -> Flags {
         let pairs = [
             ("--target", entry.url.clone()),
             ("--app", APP.to_owned()),
             ("--secret", SECRET.to_owned()),
             ("--metrics-token", SECRET.to_owned()),
             ("--server-pid", pid.to_string()),
-            ("--viewers", self.viewers.to_string()),
-            ("--duration", self.duration.to_string()),
             ("--cpus", self.generator_cpu.to_string()),
         ];
-        let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-        let fixed = ["shardcast-loadgen", "stage", "--quiet"].map(str::to_owned);
+        let pairs = pairs.into_iter().chain(scene.flags.clone());
+        let pairs = pairs.flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let fixed = ["shardcast-loadgen", scene.scenario, "--quiet"].map(str::to_owned);
         Flags::parse_from(fixed.into_iter().chain(pairs).chain(self.generator_flag.clone()))
     }
 }

@@ -1,13 +1,42 @@
 //! What a long run must show: nothing lost or dropped in the server, memory that does not grow.
 
+use std::process::ExitCode;
+
 use loadgen::report::summary::Report;
 
 /// Growth of the resident memory from the first tenth of the run to the last that passes for
 /// none: 1 %, for what the allocator and the kernel's own count leave open.
 const GROWTH_MAX: f64 = 0.01;
 
+/// Says what a long run came to, and whether it is as it must be.
+pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
+    println!(
+        "{load}, {:.0} s: server at {:.0} % of a core, {} packets forwarded",
+        report.duration_s,
+        report.server_cpu_percent.unwrap_or(f64::NAN),
+        report.packets_out,
+    );
+    println!(
+        "lost {}, of which the generator came too late for {}; memory {} bytes, {:+.2} % from the \
+         first tenth to the last",
+        report.lost,
+        report.overrun,
+        report.server_rss_bytes.unwrap_or(0),
+        growth(report).unwrap_or(f64::NAN) * 100.0,
+    );
+    let faults = faults(report);
+    for fault in &faults {
+        println!("FAULT: {fault}");
+    }
+    if faults.is_empty() {
+        println!("nothing lost, nothing dropped, memory flat");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::FAILURE
+}
+
 /// One sentence for each thing that is not as it must be.
-pub(crate) fn faults(report: &Report) -> Vec<String> {
+fn faults(report: &Report) -> Vec<String> {
     let mut faults = Vec::new();
     let lost = report.lost.saturating_sub(report.overrun);
     let counts = [
@@ -38,7 +67,7 @@ pub(crate) fn faults(report: &Report) -> Vec<String> {
 }
 
 /// Of the resident memory, from the first tenth of what was measured to the last.
-pub(crate) fn growth(report: &Report) -> Option<f64> {
+fn growth(report: &Report) -> Option<f64> {
     let end = report.warm_up_s + report.duration_s;
     let within = |at: f64| at >= report.warm_up_s && at < end;
     let moments = report.series.iter().filter(|moment| within(moment.at_s));

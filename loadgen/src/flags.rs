@@ -12,6 +12,7 @@ use crate::conduct::{Plan, ServerWatch};
 use crate::peer::{Common, Dtls, VideoShape};
 use crate::real::http;
 use crate::real::limits::PEERS_MAX;
+use crate::real::stalls::may_run_on;
 use crate::report::objective::Objective;
 use crate::scenario::{Scenario, Sizes};
 
@@ -195,12 +196,15 @@ pub struct TargetFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sizes")]
 pub struct SizeFlags {
-    /// Peers that publish; in a meeting, all of them [default: by scenario]
+    /// Peers that publish; in a meeting, all of a room [default: by scenario]
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
     /// Peers that watch [default: by scenario]
     #[arg(long, value_name = "N")]
     pub viewers: Option<usize>,
+    /// Meetings at the same time, each of so many publishers [default: 1]
+    #[arg(long, value_name = "N")]
+    pub rooms: Option<usize>,
     /// How long is measured, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     pub duration: f64,
@@ -213,6 +217,10 @@ pub struct SizeFlags {
     /// Joins (churn), pulls (pull-storm) or moves (roam) a second [default: 10, 1000, 10]
     #[arg(long, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
+    /// Looks at sessions by the API, a second, while it is measured: GET of one after the
+    /// other, each timed from when it was due (Realtime API only)
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0)]
+    pub api_rate: f64,
     /// Video of each publisher, in bits per second; 0 for none
     #[arg(long, value_name = "BPS", default_value_t = 2_500_000)]
     pub video_bitrate: u64,
@@ -236,6 +244,10 @@ pub struct GeneratorFlags {
     /// CPUs they are pinned to, such as 1 or 2,3
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cpus: Vec<usize>,
+    /// The CPU of the idle probe, which tells how long the machine itself kept everybody
+    /// waiting: the server's, to see what disturbed it [default: any]
+    #[arg(long, value_name = "CPU")]
+    pub probe_cpu: Option<usize>,
     /// One in so many packets is decrypted and checked bit by bit (a power of two)
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub check_each: u32,
@@ -276,6 +288,7 @@ impl Run {
         let local = self.generator.local(&target.url)?;
         let mut plan = plan(scenario, &self.sizes, &self.generator, local)?;
         plan.set_dtls(flags.dtls).map_err(|what| format!("--dtls: {what}"))?;
+        plan.check(flags.api)?;
         Ok(Plan {
             api: flags.api,
             http: http::Settings { insecure: flags.insecure, ..http::Settings::default() },
@@ -307,6 +320,9 @@ fn plan(
     if generator.workers == 0 || generator.check_each == 0 {
         return Err("--workers and --check-each are 1 or more".into());
     }
+    if let Some(cpu) = generator.probe_cpu.filter(|cpu| !may_run_on(*cpu)) {
+        return Err(format!("--probe-cpu {cpu}: there is none, or this process may not use it"));
+    }
     let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
     let common = Common {
         cert: cert.ok_or("no DTLS certificate can be made on this machine")?,
@@ -325,6 +341,7 @@ fn plan(
         local,
         cpus: generator.cpus.clone(),
         workers: generator.workers,
+        probe_cpu: generator.probe_cpu,
         server: ServerWatch::default(),
         settings: settings(flags, generator),
         quiet: false,
@@ -345,17 +362,33 @@ impl SizeFlags {
                 return Err(format!("{flag} {value}: a number of events a second, more than 0"));
             }
         }
+        if self.rooms.is_some() && scenario != Scenario::Meeting {
+            return Err(format!("--rooms: only a meeting has rooms, which {scenario} is not"));
+        }
         let sizes = Sizes {
             publishers: self.publishers.unwrap_or(publishers),
             viewers: self.viewers.unwrap_or(viewers),
+            rooms: self.rooms,
             video: self.video_bitrate > 0,
             audio: self.audio_bitrate > 0,
             join_rate: self.join_rate,
             event_rate: rate,
+            api_rate: self.api_rate,
             duration: seconds("--duration", self.duration)?,
             settle: seconds("--settle", self.settle)?,
             patience: seconds("--patience", self.patience)?,
         };
+        self.check(&sizes)?;
+        Ok(sizes)
+    }
+
+    fn check(&self, sizes: &Sizes) -> Result<(), String> {
+        let rate = sizes.api_rate;
+        if rate != 0.0 && !(API_RATE_MIN..=API_RATE_MAX).contains(&rate) {
+            return Err(format!(
+                "--api-rate {rate}: from {API_RATE_MIN} to {API_RATE_MAX} calls a second, or 0"
+            ));
+        }
         if !sizes.video && !sizes.audio {
             return Err("--video-bitrate and --audio-bitrate are both 0: nothing to send".into());
         }
@@ -370,16 +403,24 @@ impl SizeFlags {
                 return Err(format!("{flag} {value}: {most} bit/s at most"));
             }
         }
-        let peers = sizes.publishers + sizes.viewers;
-        if sizes.publishers == 0 || peers > PEERS_MAX {
+        if sizes.publishers == 0 || sizes.rooms() == 0 || sizes.peers() > PEERS_MAX {
+            let rooms = sizes.rooms.map(|rooms| format!(" in each of {rooms} rooms"));
             return Err(format!(
-                "{} publishers and {} viewers: at least one publisher, and at most {PEERS_MAX} peers",
-                sizes.publishers, sizes.viewers
+                "{} publishers and {} viewers{}: at least one publisher, and at most {PEERS_MAX} peers",
+                sizes.publishers,
+                sizes.viewers,
+                rooms.unwrap_or_default()
             ));
         }
-        Ok(sizes)
+        Ok(())
     }
 }
+
+/// One in a quarter of an hour: slower is not a rate.
+const API_RATE_MIN: f64 = 0.001;
+
+/// More than a node of many cores answers; it would be a benchmark of HTTP.
+const API_RATE_MAX: f64 = 10_000.0;
 
 /// Faster than any camera.
 const FPS_MAX: u32 = 240;
@@ -443,7 +484,14 @@ fn settings(sizes: &SizeFlags, generator: &GeneratorFlags) -> BTreeMap<String, S
         ("check-each", generator.check_each.to_string()),
     ];
     let rate = sizes.rate.map(|rate| ("rate", rate.to_string()));
-    all.into_iter().chain(rate).map(|(flag, value)| (flag.to_owned(), value)).collect()
+    let rooms = sizes.rooms.map(|rooms| ("rooms", rooms.to_string()));
+    let asked = (sizes.api_rate > 0.0).then(|| ("api-rate", sizes.api_rate.to_string()));
+    all.into_iter()
+        .chain(rate)
+        .chain(rooms)
+        .chain(asked)
+        .map(|(flag, value)| (flag.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]

@@ -137,6 +137,16 @@ impl Api {
         }
     }
 
+    /// Asks for what the server knows of a session that stands, as [`Joined::session`] names it.
+    pub async fn look<C: Caller>(&self, caller: &C, session: &str) -> Result<(), Failure> {
+        match self {
+            Self::Realtime(api) => api.look(caller, session).await,
+            Self::Whip(_) | Self::Janus(_) => {
+                Err(Failure::new(Cause::Local, "only the Realtime API tells of sessions"))
+            }
+        }
+    }
+
     /// Keeps the session alive for as long as it is polled, and returns when the server says
     /// it is over, or when it was left. To be polled from the join to [`Self::leave`], beside
     /// all other calls of the session: what is given up in between may take news with it.

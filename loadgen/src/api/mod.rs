@@ -12,12 +12,14 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use dialect::Api;
+pub use live::Live;
 pub use target::{ApiKind, Target};
 
 mod answer;
 mod backoff;
 mod dialect;
 pub mod janus;
+mod live;
 pub mod realtime;
 mod target;
 #[cfg(test)]

@@ -23,7 +23,11 @@ pub fn compare(
 ) -> Result<Vec<Vec<Report>>, String> {
     // Said before the first of them has had its turn.
     for entry in entries {
-        entry.dtls.provider().map_err(|what| format!("{}: {what}", entry.name))?;
+        entry
+            .dtls
+            .provider()
+            .and_then(|_| plan.check(entry.api))
+            .map_err(|what| format!("{}: {what}", entry.name))?;
     }
     let mut all = Vec::new();
     for round in 1..=rounds {

@@ -1,5 +1,6 @@
 //! One run from beginning to end: workers, scenario, the stock taken once a second, the report.
 
+mod aside;
 mod interlude;
 mod peers;
 pub mod ramp;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
+use self::aside::Aside;
 pub use self::interlude::{Interlude, Window};
 pub use self::peers::peers;
 use self::server::Watch;
@@ -45,6 +47,8 @@ pub struct Plan {
     /// CPUs of the workers, one each; empty: not pinned.
     pub cpus: Vec<usize>,
     pub workers: usize,
+    /// Where the idle probe is pinned, if it is.
+    pub probe_cpu: Option<usize>,
     pub server: ServerWatch,
     /// What was set on the command line, for the report.
     pub settings: BTreeMap<String, String>,
@@ -64,6 +68,15 @@ pub struct ServerWatch {
 }
 
 impl Plan {
+    /// A sentence if what is asked for cannot be played with that API.
+    pub fn check(&self, api: ApiKind) -> Result<(), String> {
+        if self.sizes.api_rate > 0.0 && !api.tells_of_sessions() {
+            let api = api.name();
+            return Err(format!("--api-rate: only the Realtime API tells of sessions, not {api}"));
+        }
+        Ok(())
+    }
+
     /// Chooses the peers' DTLS; a sentence if this binary has it not.
     pub fn set_dtls(&mut self, dtls: Dtls) -> Result<(), String> {
         self.common.crypto = dtls.provider()?;
@@ -92,7 +105,10 @@ pub fn run(plan: &Plan, stop: &Arc<AtomicBool>) -> Report {
 
 fn facts(plan: &Plan, started: SystemTime) -> Facts {
     let (publishers, viewers) = match plan.scenario {
-        Scenario::Meeting => (plan.sizes.publishers, plan.sizes.publishers),
+        Scenario::Meeting => {
+            let people = plan.sizes.publishers * plan.sizes.rooms();
+            (people, people)
+        }
         _ => (plan.sizes.publishers, plan.sizes.viewers),
     };
     Facts {
@@ -129,7 +145,8 @@ async fn conduct(plan: &Plan, stop: &Arc<AtomicBool>, facts: Facts) -> Result<Re
     let patience = plan.sizes.patience;
     let cast = Cast::new(api, caller.clone(), lines.clone(), Rc::clone(&tally), patience);
     let cast = Rc::new(cast);
-    let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts);
+    let aside = Aside::start(plan, &cast.live)?;
+    let mut stock = Stock::new(lines, tally, watch, Display::new(plan.quiet), facts, aside);
     stock.begin(plan.sizes.settle + plan.sizes.duration).await;
     let play = scenario::play(plan.scenario, Rc::clone(&cast), Rc::clone(&cue), &plan.sizes);
     let after = plan.interlude.as_ref();

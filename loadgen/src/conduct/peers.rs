@@ -16,7 +16,8 @@ fn of(scenario: Scenario, sizes: &Sizes, at_once: usize) -> usize {
     let Sizes { publishers, viewers, .. } = *sizes;
     let sessions = |publishers: usize| publishers.div_ceil(at_once.max(1));
     match scenario {
-        Scenario::Meeting | Scenario::Idle => publishers,
+        Scenario::Meeting => publishers.saturating_mul(sizes.rooms()),
+        Scenario::Idle => publishers,
         // All pull of one publisher.
         Scenario::PullStorm => publishers + viewers,
         Scenario::Stage | Scenario::AudioRoom | Scenario::Churn | Scenario::Roam => {
@@ -43,6 +44,8 @@ mod tests {
             viewers: 100,
             video: true,
             audio: true,
+            rooms: Some(2),
+            api_rate: 0.0,
             join_rate: 1.0,
             event_rate: 1.0,
             duration: Duration::ZERO,
@@ -51,7 +54,7 @@ mod tests {
         };
         for (scenario, all_at_once, one_at_once) in [
             (Scenario::Stage, 104, 404),
-            (Scenario::Meeting, 4, 4),
+            (Scenario::Meeting, 8, 8),
             (Scenario::Idle, 4, 4),
             (Scenario::PullStorm, 104, 104),
             (Scenario::Mixed, 104 + 10 + 3 + 10, 404 + 10 + 3 + 30),

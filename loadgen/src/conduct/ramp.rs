@@ -8,20 +8,20 @@ use crate::real::limits;
 use crate::report::objective::Objective;
 use crate::report::ramp::Ramp;
 use crate::report::summary::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Sizes};
 
 /// What was found.
 #[derive(Debug)]
 pub struct Found {
     /// Of the largest load that held; of the last one, if none did.
     pub report: Report,
-    /// The largest that held, in viewers (in a meeting: people).
+    /// The largest that held, in viewers (in a meeting: people; of several: rooms).
     pub held: Option<u64>,
     /// The smallest that did not.
     pub failed: Option<u64>,
     /// The one at which the load generator was the limit: it says nothing of the server.
     pub undecided: Option<u64>,
-    /// What is counted: viewers, people, sessions.
+    /// What is counted: viewers, people, rooms, sessions.
     what: &'static str,
 }
 
@@ -102,11 +102,7 @@ pub fn ramp(
     stop: &Arc<AtomicBool>,
     say: &mut dyn FnMut(&str),
 ) -> Found {
-    let what = match plan.scenario {
-        Scenario::Meeting => "people",
-        Scenario::Idle => "sessions",
-        _ => "viewers",
-    };
+    let what = raised(plan.scenario, &mut plan.sizes.clone()).0;
     let mut ramp = Ramp::new(load(plan), reach.most);
     let (mut best, mut last, mut undecided) = (None, None, None);
     while let Some(load) = ramp.next() {
@@ -153,21 +149,25 @@ impl Reach {
     }
 }
 
-/// What the ramp varies.
-fn load(plan: &Plan) -> u64 {
-    match plan.scenario {
-        Scenario::Meeting | Scenario::Idle => plan.sizes.publishers as u64,
-        _ => plan.sizes.viewers as u64,
+/// What a ramp raises, and its name: rooms where they were asked for.
+fn raised(scenario: Scenario, sizes: &mut Sizes) -> (&'static str, &mut usize) {
+    match (scenario, &mut sizes.rooms) {
+        (Scenario::Meeting, Some(rooms)) => ("rooms", rooms),
+        (Scenario::Meeting, None) => ("people", &mut sizes.publishers),
+        (Scenario::Idle, _) => ("sessions", &mut sizes.publishers),
+        _ => ("viewers", &mut sizes.viewers),
     }
+}
+
+/// The load the plan begins with.
+fn load(plan: &Plan) -> u64 {
+    *raised(plan.scenario, &mut plan.sizes.clone()).1 as u64
 }
 
 /// The plan with another load.
 fn sized(plan: &Plan, load: u64) -> Plan {
     let mut plan = plan.clone();
-    match plan.scenario {
-        Scenario::Meeting | Scenario::Idle => plan.sizes.publishers = load as usize,
-        _ => plan.sizes.viewers = load as usize,
-    }
+    *raised(plan.scenario, &mut plan.sizes).1 = load as usize;
     // Each of a long row of runs draws its own bar; the lines in between say enough.
     plan.quiet = true;
     plan
@@ -175,7 +175,35 @@ fn sized(plan: &Plan, load: u64) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_ramp_raises_what_was_asked_for() {
+        let sizes = Sizes {
+            publishers: 4,
+            viewers: 5,
+            rooms: None,
+            video: true,
+            audio: true,
+            join_rate: 1.0,
+            event_rate: 1.0,
+            api_rate: 0.0,
+            duration: Duration::ZERO,
+            settle: Duration::ZERO,
+            patience: Duration::ZERO,
+        };
+        let of = |scenario, rooms| {
+            let mut sizes = Sizes { rooms, ..sizes.clone() };
+            let (what, load) = raised(scenario, &mut sizes);
+            *load += 10;
+            (what, sizes.publishers, sizes.viewers, sizes.rooms())
+        };
+        assert_eq!(of(Scenario::Stage, None), ("viewers", 4, 15, 1));
+        assert_eq!(of(Scenario::Meeting, None), ("people", 14, 5, 1));
+        assert_eq!(of(Scenario::Meeting, Some(3)), ("rooms", 4, 5, 13));
+    }
 
     #[test]
     fn the_answer_names_what_was_not_decided() {
@@ -229,5 +257,13 @@ mod tests {
         let idle = plan("idle", &["--publishers", "30"]);
         assert_eq!((load(&idle), sized(&idle, 70).sizes.publishers), (30, 70));
         assert_eq!(reach(&idle, |_| Ok(60)).unwrap().most, 60);
+    }
+
+    #[test]
+    fn a_ramp_of_rooms_counts_the_people_in_each() {
+        let rooms = plan("meeting", &["--publishers", "8", "--rooms", "2"]);
+        assert_eq!(load(&rooms), 2);
+        assert_eq!(reach(&rooms, |_| Ok(60)).unwrap().most, 7);
+        assert!(reach(&rooms, |_| Ok(15)).is_err());
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Window;
+use super::aside::Aside;
 use super::server::{Reading, Watch};
 use crate::api::{Cause, Failure};
 use crate::probe::Published;
 use crate::real::clock;
 use crate::real::orders::{Line, Order};
+use crate::report::beside::Beside;
 use crate::report::make::{Facts, GeneratorUse, ServerUse};
 use crate::report::process::Process;
 use crate::report::progress::{self, Display, Progress};
@@ -48,6 +50,8 @@ pub(super) struct Stock {
     rss_before: Option<u64>,
     warm: Option<Mark>,
     done: Option<Mark>,
+    aside: Aside,
+    beside: Beside,
 }
 
 /// The end of the last moment.
@@ -78,6 +82,7 @@ impl Stock {
         watch: Watch,
         display: Display,
         facts: Facts,
+        aside: Aside,
     ) -> Self {
         let now = clock::moment().now;
         let worker_cpu = vec![Duration::ZERO; workers.len()];
@@ -100,6 +105,8 @@ impl Stock {
             rss_before: None,
             warm: None,
             done: None,
+            aside,
+            beside: Beside::default(),
         }
     }
 
@@ -167,6 +174,7 @@ impl Stock {
             false => Order::Begin { published: Arc::clone(&published) },
             true => Order::DrawLine { published: Arc::clone(&published) },
         });
+        let aside = at_end.then(|| self.aside.end());
         let server = self.watch.read().await;
         self.count().await;
         let moment = clock::moment();
@@ -180,6 +188,7 @@ impl Stock {
         };
         if !at_end {
             self.warm = Some(mark);
+            self.aside.begin();
             return;
         }
         tokio::time::sleep(GRACE).await;
@@ -187,6 +196,9 @@ impl Stock {
         self.drain().await;
         self.give(|| Order::CloseBooks);
         self.count().await;
+        if let Some(aside) = aside {
+            self.beside = aside.settle(&mut self.total).await;
+        }
         (mark.total.lost, mark.total.lost_early) = (self.total.lost, self.total.lost_early);
         self.done = Some(mark);
     }
@@ -290,7 +302,8 @@ impl Stock {
             workers: done.worker_cpu.iter().enumerate().map(worker).collect(),
         };
         let warm_total = warm.as_ref().map(|warm| &warm.total);
-        Report::new(facts, &total, warm_total, &self.series, server, &generator)
+        let report = Report::new(facts, &total, warm_total, &self.series, server, &generator);
+        report.with(&self.beside)
     }
 
     /// Adds up what everybody counted.

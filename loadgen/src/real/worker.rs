@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -96,6 +97,13 @@ impl Drop for Worker {
     }
 }
 
+/// Keeps this thread on one CPU.
+pub(super) fn pin(cpu: usize) -> Result<(), Errno> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
 struct Loop {
     settings: Settings,
     epoll: Epoll,
@@ -125,9 +133,8 @@ impl Loop {
 
     fn run(mut self) {
         if let Some(cpu) = self.settings.cpu {
-            let mut set = CpuSet::new();
             // Not being pinned costs precision, not correctness.
-            let _ = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+            let _ = pin(cpu);
         }
         let mut events = vec![EpollEvent::empty(); EVENTS];
         loop {

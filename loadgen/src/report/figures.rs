@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::number::{
     GAP, UNKNOWN, bits_per_s, bytes, digits, grouped, known, micros, millis, nanos, percent,
 };
-use super::summary::{Micros, Millis, Report, WakeToSend};
+use super::summary::{Bounds, Micros, Millis, Report};
 use super::verdict::overran;
 
 /// What a value means, to be shown by colour.
@@ -182,6 +182,7 @@ fn joins(report: &Report) -> Section {
     };
     Section::new("API and joins")
         .row("API call", times(report.api_ms))
+        .row_if(report.api_look_ms.count > 0, "API look at a session", || times(report.api_look_ms))
         .row_if(report.api_warm_up_ms.count > 0, "API call, warm-up", || {
             times(report.api_warm_up_ms)
         })
@@ -208,7 +209,10 @@ fn cost(report: &Report) -> Section {
         .row_if(report.server_gso_run.is_some(), "server GSO run", || {
             known(report.server_gso_run, |run| format!("{} packets a send", digits(run)))
         })
-        .row_if(report.server_wake_to_send_us.is_some(), "server wake to send", || wake(report))
+        .row_if(report.server_wake_to_send_us.is_some(), "server wake to send", || {
+            bounds(report.server_wake_to_send_us)
+        })
+        .row_if(report.server_turn_us.is_some(), "server turn", || bounds(report.server_turn_us))
         .row_if(report.server_shard_imbalance.is_some(), "server shards", || shards(report))
         .row_if(report.server_drops.is_some(), "server drops", || {
             drops(report.server_drops.as_ref())
@@ -218,10 +222,20 @@ fn cost(report: &Report) -> Section {
             let busiest = known(report.generator_busiest_percent, percent);
             format!("{}, the busiest at {busiest} of a core", report.generator_threads)
         })
+        .row_if(report.stalls_us.count > 0, "machine stalls", || stalls(report))
 }
 
-fn wake(report: &Report) -> String {
-    let Some(WakeToSend { p50, p99, p999 }) = report.server_wake_to_send_us else {
+/// The idle probe's, with what it takes to read them.
+fn stalls(report: &Report) -> String {
+    let Micros { p99, p999, max, .. } = report.stalls_us;
+    let [p99, p999, max] = [p99, p999, max].map(|us| known(us, |us| micros(us as f64)));
+    let class = report.stalls_probe.as_deref().unwrap_or(UNKNOWN);
+    let cpu = report.stalls_cpu.map(|cpu| format!(", CPU {cpu}")).unwrap_or_default();
+    format!("p99 {p99}, p99.9 {p999}, max {max} ({class}{cpu})")
+}
+
+fn bounds(bounds: Option<Bounds>) -> String {
+    let Some(Bounds { p50, p99, p999 }) = bounds else {
         return UNKNOWN.to_owned();
     };
     let [p50, p99, p999] = [p50, p99, p999].map(|us| known(us, |us| format!("≤ {}", micros(us))));

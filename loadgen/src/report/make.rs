@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
-use super::metrics::Scrape;
+use super::metrics::{Buckets, Scrape, bound_us};
 use super::number::{percent, rfc3339};
 use super::series::{Series, newer};
-use super::summary::{CurvePoint, FailureCount, Micros, Millis, Report, Sessions, WakeToSend};
+use super::summary::{Bounds, CurvePoint, FailureCount, Micros, Millis, Report, Sessions};
 use super::tally::Tally;
 use crate::api::{Cause, Failure};
 
@@ -170,7 +170,8 @@ impl Report {
         self.server_rss_bytes_per_session =
             per_session(rss, server.rss_before_bytes, server.sessions);
         self.server_gso_run = metrics.gso_run();
-        self.server_wake_to_send_us = WakeToSend::of(&metrics);
+        self.server_wake_to_send_us = Bounds::of(&metrics.wake_to_send);
+        self.server_turn_us = Bounds::of(&metrics.turns);
         self.server_shard_imbalance = imbalance(&metrics.shards_out);
         self.server_shards = (!metrics.shards_out.is_empty()).then_some(metrics.shards_out);
         self.server_drops = metrics.drops;
@@ -238,10 +239,10 @@ impl Millis {
     }
 }
 
-impl WakeToSend {
-    fn of(metrics: &Scrape) -> Option<Self> {
-        let is_told = metrics.wake_to_send.values().any(|count| *count > 0);
-        let at = |quantile| metrics.wake_to_send_us(quantile);
+impl Bounds {
+    fn of(buckets: &Buckets) -> Option<Self> {
+        let is_told = buckets.values().any(|count| *count > 0);
+        let at = |quantile| bound_us(buckets, quantile);
         is_told.then(|| Self { p50: at(0.5), p99: at(0.99), p999: at(0.999) })
     }
 }

@@ -82,16 +82,21 @@ pub struct Scrape {
     pub gso: Option<(u64, u64)>,
     /// What was dropped, by stage and reason; only what is not 0.
     pub drops: Option<BTreeMap<String, u64>>,
-    /// Turns of the server's loops by how long the last datagram of a turn waited for it: how
-    /// many took up to so many nanoseconds, each bucket including those below it.
-    pub wake_to_send: BTreeMap<u64, u64>,
+    /// Turns of the server's loops by how long the last datagram of a turn waited for it.
+    pub wake_to_send: Buckets,
+    /// Turns by how long they took.
+    pub turns: Buckets,
 }
+
+/// How many took up to so many nanoseconds, each bucket including those below it.
+pub type Buckets = BTreeMap<u64, u64>;
 
 const SHARDS_OUT: &str = "shardcast_media_packets_total";
 const GSO_DATAGRAMS: &str = "shardcast_gso_run_length_sum";
 const GSO_SENDS: &str = "shardcast_gso_run_length_count";
 const DROPS: &str = "shardcast_drops_total";
 const WAKE_TO_SEND: &str = "shardcast_wake_to_send_seconds_bucket";
+const TURNS: &str = "shardcast_turn_seconds_bucket";
 const CPU: &str = "process_cpu_seconds_total";
 const RSS: &str = "process_resident_memory_bytes";
 
@@ -119,9 +124,13 @@ impl Scrape {
                         *drops.entry(reason).or_default() += count;
                     }
                 }
-                WAKE_TO_SEND => {
+                name @ (WAKE_TO_SEND | TURNS) => {
+                    let buckets = match name {
+                        TURNS => &mut scrape.turns,
+                        _ => &mut scrape.wake_to_send,
+                    };
                     if let Some(bound) = label("le").and_then(nanos_of_bound) {
-                        *scrape.wake_to_send.entry(bound).or_default() += count;
+                        *buckets.entry(bound).or_default() += count;
                     }
                 }
                 CPU => scrape.cpu = Duration::try_from_secs_f64(sample.value).ok(),
@@ -156,6 +165,7 @@ impl Scrape {
                 Some(moved)
             }),
             wake_to_send: differences(&self.wake_to_send, &before.wake_to_send).unwrap_or_default(),
+            turns: differences(&self.turns, &before.turns).unwrap_or_default(),
             ..process
         }
     }
@@ -165,15 +175,15 @@ impl Scrape {
         let (datagrams, sends) = self.gso?;
         (sends > 0).then(|| datagrams as f64 / sends as f64)
     }
+}
 
-    /// The upper bound, in microseconds, of the bucket that the quantile falls in; `None` also
-    /// above the last bound.
-    pub fn wake_to_send_us(&self, quantile: f64) -> Option<f64> {
-        let (_, total) = self.wake_to_send.last_key_value().filter(|(_, total)| **total > 0)?;
-        let wanted = (*total as f64 * quantile).ceil().max(1.0);
-        let (bound, _) = self.wake_to_send.iter().find(|(_, count)| **count as f64 >= wanted)?;
-        (*bound != u64::MAX).then(|| *bound as f64 / 1e3)
-    }
+/// The upper bound, in microseconds, of the bucket that the quantile falls in; `None` also
+/// above the last bound.
+pub fn bound_us(buckets: &Buckets, quantile: f64) -> Option<f64> {
+    let (_, total) = buckets.last_key_value().filter(|(_, total)| **total > 0)?;
+    let wanted = (*total as f64 * quantile).ceil().max(1.0);
+    let (bound, _) = buckets.iter().find(|(_, count)| **count as f64 >= wanted)?;
+    (*bound != u64::MAX).then(|| *bound as f64 / 1e3)
 }
 
 /// The bound of a bucket, given in seconds; the last is without bound.
@@ -217,6 +227,9 @@ shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"0\"} 50
 shardcast_wake_to_send_seconds_bucket{le=\"0.0001\",shard=\"1\"} 50
 shardcast_wake_to_send_seconds_bucket{le=\"0.001\",shard=\"1\"} 50
 shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"1\"} 50
+shardcast_turn_seconds_bucket{le=\"0.0005\",shard=\"0\"} 98
+shardcast_turn_seconds_bucket{le=\"0.005\",shard=\"0\"} 100
+shardcast_turn_seconds_bucket{le=\"+Inf\",shard=\"0\"} 100
 shardcast_gso_run_length_sum{shard=\"0\"} 4000
 shardcast_gso_run_length_count{shard=\"0\"} 500
 process_cpu_seconds_total 12.5
@@ -238,10 +251,12 @@ process_resident_memory_bytes 6.2e+07
             scrape.drops,
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 6)]))
         );
-        assert_eq!(scrape.wake_to_send_us(0.9), Some(100.0));
-        assert_eq!(scrape.wake_to_send_us(0.99), Some(1000.0));
-        assert_eq!(scrape.wake_to_send_us(0.999), None);
-        assert_eq!(Scrape::default().wake_to_send_us(0.5), None);
+        assert_eq!(bound_us(&scrape.wake_to_send, 0.9), Some(100.0));
+        assert_eq!(bound_us(&scrape.wake_to_send, 0.99), Some(1000.0));
+        assert_eq!(bound_us(&scrape.wake_to_send, 0.999), None);
+        assert_eq!(bound_us(&scrape.turns, 0.5), Some(500.0));
+        assert_eq!(bound_us(&scrape.turns, 0.999), Some(5000.0));
+        assert_eq!(bound_us(&Buckets::new(), 0.5), None);
         assert_eq!(Scrape::read("<html>404</html>"), Scrape::default());
     }
 
@@ -260,7 +275,9 @@ process_resident_memory_bytes 6.2e+07
             between.drops,
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 5)]))
         );
-        assert_eq!((between.gso_run(), between.wake_to_send_us(0.5)), (None, None));
+        assert_eq!(between.gso_run(), None);
+        assert_eq!(bound_us(&between.wake_to_send, 0.5), None);
+        assert_eq!(bound_us(&between.turns, 0.5), None);
         let restarted = Scrape::read(TEXT).since(&Scrape::read(&now));
         assert!(restarted.shards_out.is_empty());
         assert_eq!((restarted.cpu, restarted.drops), (None, None));

@@ -1,9 +1,10 @@
 //! What a run measured, and how it is told: on the terminal, as JSON, as one HTML page.
 //!
-//! `tally` counts, `series` keeps one moment a second, `process` and `metrics` read what the
+//! `tally` counts, `beside` has what is measured beside the media, `series` keeps one moment a second, `process` and `metrics` read what the
 //! server and this process used; `make` turns these into a `Report` (`summary`), which `verdict`,
 //! `objective`, `figures`, `table`, `html` and `compare` only read. `ramp` searches.
 
+pub mod beside;
 pub mod chart;
 pub mod compare;
 pub mod compare_page;

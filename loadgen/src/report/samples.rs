@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::beside::{Beside, Stalls};
 use super::make::{Facts, GeneratorUse, ServerUse};
 use super::metrics::Scrape;
 use super::series::{Moment, Series};
@@ -92,6 +93,7 @@ fn server() -> ServerUse {
             shards_out: BTreeMap::from([("0".to_owned(), 1_530_000), ("1".to_owned(), 1_470_000)]),
             gso: Some((3_000_000, 600_000)),
             drops: Some(BTreeMap::new()),
+            turns: BTreeMap::from([(500_000, 900), (1_000_000, 999), (u64::MAX, 1_000)]),
             wake_to_send: BTreeMap::from([(200_000, 900), (500_000, 999), (u64::MAX, 1_000)]),
             ..Scrape::default()
         }),
@@ -105,6 +107,17 @@ fn generator() -> GeneratorUse {
 /// 500 viewers, nothing amiss.
 pub(super) fn stage() -> Report {
     Report::new(facts(), &stage_tally(), None, &waves(false), server(), &generator())
+        .with(&beside())
+}
+
+fn beside() -> Beside {
+    let (mut late, mut looks) = (Tally::default().api, Tally::default().api);
+    for at in 0..1_000u64 {
+        Tally::record(&mut late, Duration::from_micros(5 + at / 10));
+        Tally::record(&mut looks, Duration::from_micros(400 + at));
+    }
+    let stalls = Stalls { lateness: late, is_realtime: true, cpu: Some(0) };
+    Beside { stalls: Some(stalls), looks: Some(looks) }
 }
 
 /// 12 failures of sessions, losses, a generator that is too slow, and words to escape.

@@ -109,6 +109,10 @@ pub struct Report {
     /// One API call before it, of joins above all, milliseconds.
     pub api_warm_up_ms: Millis,
 
+    /// One look at a session (`GET`) during the measurement, of those that `--api-rate` makes, from
+    /// when it was due until it was answered, milliseconds. They are not in `api_ms`.
+    pub api_look_ms: Millis,
+
     /// CPU nanoseconds of the server's process for each of `packets_out`.
     pub server_cpu_ns_per_packet: Option<f64>,
     /// CPU of the server's process, percent of one core.
@@ -121,7 +125,10 @@ pub struct Report {
     pub server_gso_run: Option<f64>,
     /// In the server's loops, from the beginning of a turn in which something arrived until its
     /// last datagram was with the kernel: the bounds of its histogram's buckets, microseconds.
-    pub server_wake_to_send_us: Option<WakeToSend>,
+    pub server_wake_to_send_us: Option<Bounds>,
+    /// In the server's loops, turns in which there was something to do, from beginning to end: the
+    /// bounds of its histogram's buckets, microseconds.
+    pub server_turn_us: Option<Bounds>,
     /// RTP packets that each shard of the server sent, by the shard's name.
     pub server_shards: Option<BTreeMap<String, u64>>,
     /// The busiest shard's packets over the mean of all: 1 is even.
@@ -139,6 +146,15 @@ pub struct Report {
     pub generator_threads: u64,
     /// Why these figures may be the generator's rather than the server's; empty is good.
     pub generator_warnings: Vec<String>,
+
+    /// By how much an idle thread woke late each millisecond, microseconds: how long this machine
+    /// kept everybody waiting, whatever the server did.
+    pub stalls_us: Micros,
+    /// How that thread ran: `realtime`, before all ordinary programs, or `ordinary`, where that is
+    /// not allowed: then other programs are in it.
+    pub stalls_probe: Option<String>,
+    /// The CPU it was pinned to.
+    pub stalls_cpu: Option<u64>,
 
     /// What was asked of the run, and what of it was missed.
     pub objective: Option<Judged>,
@@ -191,7 +207,7 @@ pub struct Millis {
 
 /// Upper bounds of quantiles in microseconds; `null` above the last bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct WakeToSend {
+pub struct Bounds {
     pub p50: Option<f64>,
     pub p99: Option<f64>,
     pub p999: Option<f64>,
@@ -256,8 +272,10 @@ mod tests {
         assert_eq!(json["corrupted"], 0);
         for quantile in ["p50", "p99", "p999", "max"] {
             assert!(json["latency_us"][quantile].is_u64(), "{quantile}");
+            assert!(json["stalls_us"][quantile].is_u64(), "{quantile}");
         }
-        for times in ["join_ms", "api_ms", "first_media_ms"] {
+        assert_eq!((&json["stalls_probe"], &json["stalls_cpu"]), (&"realtime".into(), &0.into()));
+        for times in ["join_ms", "api_ms", "api_look_ms", "first_media_ms"] {
             assert!(json[times]["p50"].is_f64() && json[times]["p99"].is_f64(), "{times}");
         }
         assert_eq!(json["server_cpu_ns_per_packet"], 5_000.0);
@@ -281,6 +299,9 @@ mod tests {
             "server_rss_bytes_per_session",
             "server_gso_run",
             "server_wake_to_send_us",
+            "server_turn_us",
+            "stalls_probe",
+            "stalls_cpu",
             "server_shards",
             "server_shard_imbalance",
             "server_drops",
@@ -293,7 +314,9 @@ mod tests {
             let object = json.as_object().unwrap();
             assert_eq!(object.get(field), Some(&Value::Null), "{field}");
         }
-        for times in ["latency_us", "join_ms", "first_media_ms", "api_ms"] {
+        for times in
+            ["latency_us", "join_ms", "first_media_ms", "api_ms", "api_look_ms", "stalls_us"]
+        {
             assert_eq!(json[times]["count"], 0);
             assert_eq!(json[times].get("p99"), Some(&Value::Null), "{times}");
             assert_eq!(json[times].get("max"), Some(&Value::Null), "{times}");

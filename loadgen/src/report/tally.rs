@@ -115,7 +115,12 @@ impl Default for Tally {
 
 impl Tally {
     pub fn fail(&mut self, failure: Failure) {
-        *self.failures.entry(failure).or_default() += 1;
+        self.fails(failure, 1);
+    }
+
+    /// So many times.
+    pub fn fails(&mut self, failure: Failure, count: u64) {
+        *self.failures.entry(failure).or_default() += count;
     }
 
     pub fn lose(&mut self, lost: Lost) {
@@ -160,7 +165,7 @@ impl Tally {
         self.connected += other.connected;
         self.left += other.left;
         for (failure, count) in &other.failures {
-            *self.failures.entry(failure.clone()).or_default() += count;
+            self.fails(failure.clone(), *count);
         }
         for (profile, count) in &other.profiles {
             *self.profiles.entry(profile.clone()).or_default() += count;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::cue::Cue;
-use crate::api::{Api, Caller, Failure, Joined, Kind, Pull, Push, Source};
+use crate::api::{Api, Caller, Failure, Joined, Kind, Live, Pull, Push, Source};
 use crate::real::clock;
 use crate::real::orders::{Hand, Line};
 use crate::report::tally::Tally;
@@ -27,6 +27,8 @@ pub struct Cast<C> {
     /// What is counted here and not by the workers: joins, API calls, failures.
     pub tally: Rc<RefCell<Tally>>,
     patience: Duration,
+    /// Who is there.
+    pub live: Live,
 }
 
 /// A track somebody publishes.
@@ -42,6 +44,8 @@ pub struct Track {
 /// A peer that has joined.
 #[derive(Debug)]
 pub struct Member {
+    /// Among all peers of the run.
+    number: u64,
     pub hand: Hand,
     pub joined: Joined,
     pub tracks: Vec<Track>,
@@ -72,7 +76,8 @@ impl<C: Caller + Clone + 'static> Cast<C> {
     ) -> Self {
         let run = caller.random();
         let (peers, tracks) = (Cell::new(0), Cell::new(0));
-        Self { api, caller, workers, peers, tracks, run, tally, patience }
+        let live = Live::default();
+        Self { api, caller, workers, peers, tracks, run, tally, patience, live }
     }
 
     /// Joins: publishes these kinds, pulls those tracks. Failures are counted; `None` then.
@@ -100,7 +105,8 @@ impl<C: Caller + Clone + 'static> Cast<C> {
         let pushes: Vec<Push> = kinds.iter().map(|kind| self.push(*kind, number)).collect();
         let wanted: Vec<Pull> = pulls.iter().map(Track::pull).collect();
         let joined = self.api.join(&self.caller, &hand, &pushes, &wanted).await?;
-        let member = Member { keeper: self.keep(&joined), hand, joined, tracks: Vec::new() };
+        let keeper = self.keep(&joined);
+        let member = Member { number, keeper, hand, joined, tracks: Vec::new() };
         self.arrive(member, pushes, pulls, began).await
     }
 
@@ -122,7 +128,10 @@ impl<C: Caller + Clone + 'static> Cast<C> {
         }
         let is_to_flow = self.expect(&member.hand, &member.joined.pulled, pulls);
         match self.wait_for(&member.hand, is_to_flow, began).await {
-            Ok(()) => Ok(member),
+            Ok(()) => {
+                self.live.add(member.number, &member.joined.session);
+                Ok(member)
+            }
             Err(failure) => {
                 member.keeper.leaving.set(true);
                 // That it could not be told either changes nothing.
@@ -194,6 +203,7 @@ impl<C: Caller + Clone + 'static> Cast<C> {
 
     /// Leaves: tells the API, then the peer's transport.
     pub async fn leave(&self, member: Member) {
+        self.live.remove(member.number);
         member.keeper.leaving.set(true);
         member.hand.leave();
         if let Err(failure) = self.api.leave(&self.caller, &member.joined).await {

@@ -14,7 +14,7 @@ pub(super) async fn play<C: Caller + Clone + 'static>(
     sizes: &Sizes,
 ) -> Result<(), Failure> {
     let (people, listeners) = beside(sizes.viewers);
-    let meeting_sizes = Sizes { publishers: people, ..sizes.clone() };
+    let meeting_sizes = Sizes { publishers: people, rooms: None, ..sizes.clone() };
     let room_sizes = Sizes { publishers: SPEAKERS, video: false, audio: true, ..sizes.clone() };
     let joins = sizes.publishers + sizes.viewers + 2 * people + SPEAKERS + listeners;
     cue.expect_joins(joins);

@@ -89,8 +89,11 @@ impl FromStr for Scenario {
 /// The numbers of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sizes {
+    /// In a meeting: of each room.
     pub publishers: usize,
     pub viewers: usize,
+    /// Meetings at the same time, if said.
+    pub rooms: Option<usize>,
     /// Without video, publishers send audio only.
     pub video: bool,
     pub audio: bool,
@@ -100,8 +103,21 @@ pub struct Sizes {
     pub event_rate: f64,
     /// How long the run is measured.
     pub duration: Duration,
+    /// Looks at sessions by the API, a second, while the run is measured; 0 for none.
+    pub api_rate: f64,
     /// After the last join, before the measurement.
     pub settle: Duration,
     /// How long a peer may take to connect, and a track to begin.
     pub patience: Duration,
+}
+
+impl Sizes {
+    pub fn rooms(&self) -> usize {
+        self.rooms.unwrap_or(1)
+    }
+
+    /// All that have a socket.
+    pub fn peers(&self) -> usize {
+        self.publishers.saturating_add(self.viewers).saturating_mul(self.rooms())
+    }
 }

@@ -71,6 +71,27 @@ fn every_scenario_runs_and_finds_nothing_wrong_with_a_healthy_node() {
 }
 
 #[test]
+fn rooms_are_apart_and_the_api_is_looked_at_beside_the_media() {
+    let (url, _) = start();
+    let light = ["--duration", "2", "--video-bitrate", "300000", "--join-rate", "10"];
+    let flags = ["--publishers", "3", "--rooms", "2", "--api-rate", "20", "--probe-cpu", "0"];
+    let flags: Vec<&str> = light.into_iter().chain(flags).collect();
+    let (output, report) = play("meeting", &url, &flags);
+    let report = healthy("meeting", &output, report);
+    assert_eq!((report.sessions.connected, report.publishers, report.viewers), (6, 6, 6));
+    // Each of the six is seen by the two others of the room, not by five.
+    let (sent, got) = (report.packets_in * 2, report.packets_out);
+    assert!(got.abs_diff(sent) < sent / 5, "{got} of {sent}");
+    let looks = report.api_look_ms;
+    assert!(looks.count > 0 && looks.p50 <= looks.p99, "{looks:?}");
+    // What joins called is counted apart: nobody joins during the measurement.
+    assert_eq!(report.api_ms.count, 0);
+    // A deadline each millisecond, however late the probe was for it.
+    assert!(report.stalls_us.count >= 1000, "{:?}", report.stalls_us);
+    assert!(report.stalls_probe.is_some() && report.stalls_cpu == Some(0));
+}
+
+#[test]
 fn a_wrong_secret_an_absent_server_and_wrong_flags_are_told_apart() {
     let (url, _) = start();
     let (output, report) = play("stage", &url, &["--secret", "not-the-secret-of-this-app"]);
@@ -84,6 +105,10 @@ fn a_wrong_secret_an_absent_server_and_wrong_flags_are_told_apart() {
         ("stage", &["--viewers", "90000"][..]),
         ("stage", &["--join-rate", "0"]),
         ("stage", &["--fps", "0"]),
+        ("stage", &["--rooms", "2"]),
+        ("stage", &["--api-rate", "20000"]),
+        ("stage", &["--api-rate", "5", "--api", "janus"]),
+        ("stage", &["--probe-cpu", "1023"]),
         ("idle", &["--ramp", "--max-p99", "5"]),
     ] {
         let (output, report) = play(scenario, &url, flags);

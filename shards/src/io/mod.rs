@@ -6,7 +6,8 @@
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
 //! `steer` tells the kernel which shard's socket a datagram belongs to, `lanes` keeps apart what can wait, `bell` wakes a shard
 //! from another thread, `watch` is how both wait inside glommio, `pause` stops the thread,
-//! `clock` reads the time, `record` writes down what is sent where somebody wants to know.
+//! `clock` reads the time, `record` writes down what is sent where somebody wants to know,
+//! `priority` is for threads that measure.
 //!
 //! Invariants: the only unsafe code of this crate besides the sealing call and a hint to the CPU
 //! (`prefetch`) is here.
@@ -19,6 +20,7 @@ pub mod lanes;
 pub mod listener;
 pub mod pause;
 pub mod port;
+pub mod priority;
 pub mod record;
 pub mod socket;
 pub mod steer;

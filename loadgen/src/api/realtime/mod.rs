@@ -241,6 +241,14 @@ impl Realtime {
             .await
     }
 
+    /// Asks what the server knows of the session.
+    pub(super) async fn look<C: Caller>(&self, caller: &C, session: &str) -> Result<(), Failure> {
+        let call = "GET session";
+        let request = self.request(Method::Get, &format!("/sessions/{session}"));
+        let known: Value = read(call, &caller.call(request).await?)?;
+        known["tracks"].as_array().map(drop).ok_or_else(|| answer::lacks(call, "its tracks"))
+    }
+
     /// Ends the session. Servers without this call notice the end themselves.
     pub(super) async fn leave<C: Caller>(&self, caller: &C, session: &str) -> Result<(), Failure> {
         let request = self.request(Method::Delete, &format!("/sessions/{session}"));

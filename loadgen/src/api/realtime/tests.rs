@@ -231,3 +231,15 @@ proptest! {
         prop_assert!(pulled.is_err() || pulled.is_ok_and(|pulled| pulled.len() == 2));
     }
 }
+
+#[test]
+fn a_look_is_one_call_and_wants_the_tracks() {
+    let tracks = told(200, &json!({"tracks": []}));
+    let gone = told(410, &json!({"errorCode": "session_error", "errorDescription": "gone"}));
+    let script = Script::new([tracks, told(200, &json!({})), gone]);
+    assert_eq!(now(api().look(&script, "0a")), Ok(()));
+    let lacking = now(api().look(&script, "0a")).unwrap_err();
+    assert!(lacking.cause == Cause::Incomprehensible && lacking.what.contains("its tracks"));
+    assert_eq!(now(api().look(&script, "0a")).unwrap_err().cause, Cause::Closed);
+    assert_eq!(script.done(), vec![format!("GET http://t/v1/apps/a/sessions/0a [{SECRET}]"); 3]);
+}

@@ -33,6 +33,11 @@ impl ApiKind {
             Self::Janus => "janus",
         }
     }
+
+    /// It can be asked what it knows of a session.
+    pub fn tells_of_sessions(self) -> bool {
+        self == Self::Realtime
+    }
 }
 
 impl FromStr for ApiKind {
