@@ -108,6 +108,22 @@ fn frequent_arrivals_are_taken_together() {
 }
 
 #[test]
+fn a_long_turn_is_followed_by_a_short_rest_or_none() {
+    for (turn, rest) in [(0, Some(200)), (120, Some(80)), (121, None), (5000, None)] {
+        let mut moderator = Moderator::new(WakeDelay::Auto);
+        serve(&mut moderator, &vec![one(60); 1000]);
+        let now = start() + us(1_000_000);
+        moderator.rested = true;
+        assert_eq!(moderator.gather(now, true, Unfinished::default), None);
+        let found = moderator.rest(now + us(turn), FOUND).map(|rest| rest.time);
+        assert_eq!(found, rest.map(us), "after {turn} µs");
+        // That there was none says nothing against the next.
+        assert_eq!(moderator.gather(now + us(turn + 10), true, Unfinished::default), None);
+        assert_eq!(moderator.rest(now + us(turn + 10), FOUND).map(|rest| rest.time), Some(REST));
+    }
+}
+
+#[test]
 fn resting_ends_soon_after_a_busy_time() {
     let mut moderator = Moderator::new(WakeDelay::Auto);
     serve(&mut moderator, &vec![one(60); 10_000]);
