@@ -102,11 +102,19 @@ fn lanes(plan: &mut Plan) -> Result<(Vec<Lanes>, Option<Arc<Steering>>), StartEr
             StartError::from(crate::start_error::BadNetwork::Media { cause })
         })?);
     }
-    if !shared {
-        return Ok((lanes::own(all), None));
+    let (lanes, steering) = if shared {
+        let (lanes, steering) = lanes::shared(all, steer::Kind::EBpf);
+        (lanes, Some(Arc::new(steering)))
+    } else {
+        (lanes::own(all), None)
+    };
+    if lanes.iter().any(|lanes| lanes.patient.is_none()) {
+        tracing::warn!(
+            "the kernel does not part reports and checks from what is urgent, so that a shard wakes \
+             up for each: give each shard a port (--udp-ports per-shard), or the right to eBPF"
+        );
     }
-    let (lanes, steering) = lanes::shared(all, steer::Kind::EBpf);
-    Ok((lanes, Some(Arc::new(steering))))
+    Ok((lanes, steering))
 }
 
 /// The ICE candidates of a shard: every advertised address, at the shard's port.

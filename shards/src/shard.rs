@@ -19,7 +19,7 @@ use futures_lite::FutureExt;
 use crate::counter::Counter;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::ids::ShardId;
-use crate::io::port::{self, Port};
+use crate::io::port::{self, Port, Received};
 use crate::io::steer::Steering;
 use crate::io::{clock, pause};
 use crate::mail::{Mail, Ticket};
@@ -31,6 +31,9 @@ use crate::wake::{Leisure, Moderator, Rest, Turn, Unfinished, WakeDelay};
 /// Datagrams taken in one turn. More would delay what they cause; 256 full ones at fan-out 50
 /// are a millisecond of sealing.
 const BUDGET: usize = 256;
+
+/// What could wait is taken in smaller portions: the next media waits for them.
+const LEISURE_BUDGET: usize = 64;
 
 /// Messages taken in one turn, for the same reason.
 const MAIL_BUDGET: usize = 1024;
@@ -74,7 +77,7 @@ impl Shard {
             engine,
             port,
             patient: None,
-            leisure: Leisure::default(),
+            leisure: Leisure::new(WakeDelay::default()),
             seat,
             steering,
             counter,
@@ -93,6 +96,7 @@ impl Shard {
     /// How long it may wait for more to arrive.
     pub fn set_wake_delay(&mut self, delay: WakeDelay) {
         self.wake = Moderator::new(delay);
+        self.leisure = Leisure::new(delay);
     }
 
     /// Where this shard's API leaves its commands.
@@ -112,13 +116,14 @@ impl Shard {
             }
             let turn = self.turn(now);
             if !turn.busy {
-                self.sleep(&mut ear, now).await;
+                self.sleep(&mut ear).await;
                 self.wake.shared(clock::now());
                 self.pulse.wakeups += 1;
                 continue;
             }
             match self.wake.rest(clock::now(), turn) {
                 Some(Rest { time, alone: true }) => pause::stop(time),
+                Some(Rest { time: Duration::ZERO, .. }) => let_others_in().await,
                 Some(Rest { time, alone: false }) => {
                     glommio::timer::sleep(time).or(self.counter.asked()).await;
                 }
@@ -148,10 +153,17 @@ impl Shard {
             now = clock::now();
         }
         let sent = self.spread(now);
-        if turn.busy {
-            self.pulse.turned(clock::now().saturating_duration_since(began), turn.found && sent);
+        let mut ended = clock::now();
+        let forwarded = (turn.found && sent).then(|| ended.saturating_duration_since(began));
+        let looked = self.take_leisurely(ended, turn);
+        if looked.is_some_and(|received| received.count > 0) {
+            ended = clock::now();
         }
-        turn.busy |= self.take_leisurely(turn.busy);
+        if turn.busy || looked.is_some_and(|received| received.count > 0) {
+            self.pulse.turned(ended.saturating_duration_since(began), forwarded);
+        }
+        // More of it waits: look again before sleeping.
+        turn.busy |= looked.is_some_and(|received| !received.drained);
         turn.answered |= self.pass_on();
         self.tell();
         turn
@@ -196,22 +208,21 @@ impl Shard {
         turn
     }
 
-    /// Takes what could wait, when it is time to, after everything else; whether there is more.
-    fn take_leisurely(&mut self, busy: bool) -> bool {
-        let Some(port) = &mut self.patient else { return false };
-        let now = clock::now();
-        if !self.leisure.is_due(now, busy) {
-            return false;
+    /// Takes what could wait, when it is time to, after everything else. `None`: it was not.
+    fn take_leisurely(&mut self, now: Instant, turn: Turn) -> Option<Received> {
+        let port = self.patient.as_mut()?;
+        if !self.leisure.is_due(now, turn) {
+            return None;
         }
         let engine = &mut self.engine;
-        let received = port.receive(BUDGET, &mut |arrival| {
+        let received = port.receive(LEISURE_BUDGET, &mut |arrival| {
             engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
         });
         self.leisure.looked(now, received);
         if received.count > 0 {
             self.spread(now);
         }
-        !received.drained
+        Some(received)
     }
 
     fn flush(&mut self, now: Instant) {
@@ -303,7 +314,8 @@ impl Shard {
     }
 
     /// Waits for a datagram, a bell, a command, or the next deadline.
-    async fn sleep(&mut self, ear: &mut crate::io::bell::Ear, now: Instant) {
+    async fn sleep(&mut self, ear: &mut crate::io::bell::Ear) {
+        let now = clock::now();
         let deadline = self.engine.timeout();
         let again = self.seat.has_waiting().then(|| now + RING_FULL);
         let look = self.patient.as_ref().and_then(|_| self.leisure.deadline());

@@ -70,8 +70,8 @@ impl<T> std::fmt::Debug for Key<T> {
 /// The arena.
 #[derive(Debug)]
 pub struct Slots<T> {
-    /// By slot. Apart from the values, so that whether a key is good is known without touching
-    /// the value, and all of these stay in the cache.
+    /// By slot. Apart from the values, so that all of these stay in the cache, and a key that was
+    /// kept too long is known for one without touching the value.
     generations: Vec<u32>,
     values: Vec<Option<T>>,
     free: Vec<u32>,

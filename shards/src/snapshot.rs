@@ -53,11 +53,12 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Counts a turn; `forwarded` if something arrived in it and something was sent.
-    pub fn turned(&mut self, took: Duration, forwarded: bool) {
+    /// Counts a turn that took so long. `forwarded`: until the last datagram was with the kernel, if
+    /// something arrived in it and something was sent.
+    pub fn turned(&mut self, took: Duration, forwarded: Option<Duration>) {
         self.turns.record_time(took);
-        if forwarded {
-            self.wake_to_send.record_time(took);
+        if let Some(forwarded) = forwarded {
+            self.wake_to_send.record_time(forwarded);
         }
     }
 }
@@ -190,9 +191,9 @@ mod tests {
     #[test]
     fn only_turns_that_forward_count_as_wake_to_send() {
         let mut pulse = Pulse::default();
-        pulse.turned(Duration::from_micros(30), false);
-        pulse.turned(Duration::from_micros(900), true);
-        assert_eq!((pulse.turns.count(), pulse.turns.sum()), (2, 930_000));
+        pulse.turned(Duration::from_micros(30), None);
+        pulse.turned(Duration::from_micros(950), Some(Duration::from_micros(900)));
+        assert_eq!((pulse.turns.count(), pulse.turns.sum()), (2, 980_000));
         assert_eq!((pulse.wake_to_send.count(), pulse.wake_to_send.sum()), (1, 900_000));
     }
 }

@@ -111,7 +111,7 @@ pub struct Unfinished {
     pub went_on: usize,
 }
 
-/// To do nothing for a while.
+/// To do nothing for a while, or, for no time, to let others on the thread run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
     pub time: Duration,
@@ -227,9 +227,13 @@ impl Moderator {
             WakeDelay::Fixed(delay) => Some(delay),
         };
         self.rested = rest.is_some();
-        let time = rest?;
-        self.since = Some(now);
         let alone = self.shared_at.is_some_and(|at| now.saturating_duration_since(at) < ALONE);
+        // After a long turn others are let in without a rest.
+        let only_share = (self.resting && !alone).then_some(Duration::ZERO);
+        let time = rest.or(only_share)?;
+        if self.rested {
+            self.since = Some(now);
+        }
         if !alone {
             self.shared_at = Some(now + time);
         }

@@ -106,6 +106,7 @@ pub struct Steering {
     kind: Kind,
     refusal: Option<Refusal>,
     flows: Option<FlowMap>,
+    parts: bool,
 }
 
 impl Steering {
@@ -113,7 +114,7 @@ impl Steering {
     /// `best`. Never fails: see [`refusal`](Self::refusal). Sockets for what can wait get it only by
     /// [`Kind::EBpf`], and anything by whatever else: ask [`parts`](Self::parts).
     pub fn attach(groups: &[Group<'_>], best: Kind) -> Self {
-        let mut steering = Self { kind: Kind::Hash, refusal: None, flows: None };
+        let mut steering = Self { kind: Kind::Hash, refusal: None, flows: None, parts: false };
         let shards = groups.iter().map(|group| group.urgent.len()).max().unwrap_or(0);
         if best == Kind::Hash {
             return steering;
@@ -125,7 +126,8 @@ impl Steering {
         if best == Kind::EBpf {
             match ebpf::attach(groups) {
                 Ok(flows) => {
-                    return Self { kind: Kind::EBpf, refusal: None, flows: Some(flows) };
+                    let parts = groups.iter().any(|group| !group.patient.is_empty());
+                    return Self { kind: Kind::EBpf, refusal: None, flows: Some(flows), parts };
                 }
                 Err(cause) => {
                     steering.refusal = Some(Refusal::Kernel { kind: Kind::EBpf, cause });
@@ -148,7 +150,7 @@ impl Steering {
 
     /// Whether sockets for what can wait get that, and nothing else.
     pub fn parts(&self) -> bool {
-        self.kind == Kind::EBpf
+        self.parts
     }
 
     /// Why not better, if better was asked for.
@@ -185,14 +187,30 @@ pub fn ebpf_allowed() -> io::Result<()> {
 const LETTER_RANGES: [(u8, u8, u8); 5] =
     [(b'+', b'+', 62), (b'/', b'/', 63), (b'0', b'9', 52), (b'A', b'Z', 0), (b'a', b'z', 26)];
 
-/// What nobody hurries for, by bits of the first two bytes and their values: RTCP that begins with
-/// a receiver report, transport-wide feedback (RFC 3550, 6.4.2; RFC 4585, 6.1, with format 15), and
-/// STUN binding requests, by which clients check their paths every few seconds.
-///
-/// Encryption leaves these bytes readable (RFC 3711, 3.4). Requests for repairs and keyframes
-/// begin with other types where reduced-size RTCP was negotiated (RFC 5506), which we always offer.
-const PATIENT: [(u16, u16); 3] =
-    [(0xc0ff, 0x8000 | 201), (0xdfff, 0x8f00 | 205), (0xffff, STUN_BINDING_REQUEST)];
+/// What nobody hurries for, by its first four bytes, which encryption leaves readable (RFC 3711,
+/// 3.4). The last two say how long it is: what is longer has something else behind it, a request
+/// for repairs in the same compound, or datagrams that the kernel glued to it (GRO).
+#[derive(Debug, Clone, Copy)]
+struct Patient {
+    /// Of the first two bytes, the bits that tell, and their value.
+    bits: u16,
+    value: u16,
+    /// The length it tells is this power of two of bytes, and it has at most so many more.
+    unit: u8,
+    rest: u8,
+}
+
+/// After the only packet of an SRTCP compound, which counts itself in words less one: index and tag
+/// (RFC 3711, 3.4; RFC 7714, 9.2).
+const RTCP_REST: u8 = 4 + 4 + 16;
+
+/// A receiver report alone; transport-wide feedback, format 15, alone; a STUN binding request, by
+/// which clients check their paths every few seconds. (RFC 3550, 6.4.2; RFC 4585, 6.1; RFC 8489, 5.)
+const PATIENT: [Patient; 3] = [
+    Patient { bits: 0xc0ff, value: 0x8000 | 201, unit: 2, rest: RTCP_REST },
+    Patient { bits: 0xdfff, value: 0x8f00 | 205, unit: 2, rest: RTCP_REST },
+    Patient { bits: 0xffff, value: STUN_BINDING_REQUEST, unit: 0, rest: STUN_HEADER_BYTES as u8 },
+];
 
 /// Attributes of a STUN message in which USERNAME is looked for. It is among the first five
 /// with every browser; unrolled loops cost instructions only when run.

@@ -4,47 +4,57 @@
 //! They are fetched when the shard is awake anyway, a little while after the last time, or when
 //! they have waited long enough. Where hardly any come there is no timer: the shard is woken.
 //!
-//! Invariants: none is taken later than `LONGEST` after it came, and those that come alone are
-//! taken at once. Time is an argument.
+//! Invariants: a look is due at most `LONGEST` after the last one, or at once; only a turn that
+//! is longer, or media that fills all turns, makes it later. Time is an argument.
 
 use std::time::{Duration, Instant};
 
+use super::{Turn, WakeDelay};
 use crate::io::port::Received;
 
-/// How long one may wait. It makes the round trips that reports and checks tell longer by up to as
-/// much, and is a tenth of the interval in which browsers send feedback.
+/// How long they may wait. It makes the round trips that reports and checks tell longer by up to
+/// as much, and is a tenth of the interval in which browsers send feedback.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// Looks at an empty socket cost half a microsecond: not in each of 50,000 turns a second.
 const APART: Duration = Duration::from_millis(2);
 
 /// When to look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leisure {
+    /// Nothing may wait.
+    hurried: bool,
     /// When the last look was.
     looked: Option<Instant>,
     state: State,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Few come: whoever waits for them is woken by the next.
-    #[default]
     Listening,
-    /// Many come: the next look is to be `LONGEST` after the last one.
+    /// Many come: the next look is to be [`LONGEST`] after the last one.
     Resting,
     /// There are more than the last look took, or one was announced.
     More,
 }
 
 impl Leisure {
-    /// Whether to look now, at the end of a turn that was `busy` with something else or not.
-    pub fn is_due(&self, now: Instant, busy: bool) -> bool {
+    /// With [`WakeDelay::Off`] nothing waits here either.
+    pub fn new(delay: WakeDelay) -> Self {
+        Self { hurried: delay == WakeDelay::Off, looked: None, state: State::Listening }
+    }
+
+    /// Whether to look now, at the end of a turn.
+    pub fn is_due(&self, now: Instant, turn: Turn) -> bool {
         let ago = |time| self.looked.is_none_or(|at| now.saturating_duration_since(at) >= time);
+        let apart = if self.hurried { Duration::ZERO } else { APART };
+        // What somebody waits for goes first, but not for ever.
+        let has_time = !turn.urgent || ago(LONGEST);
         match self.state {
-            State::More => true,
-            State::Listening => busy && ago(APART),
-            State::Resting => ago(LONGEST) || busy && ago(APART),
+            State::More => has_time,
+            State::Listening => turn.busy && has_time && ago(apart),
+            State::Resting => ago(LONGEST) || turn.busy && has_time && ago(apart),
         }
     }
 
@@ -53,6 +63,7 @@ impl Leisure {
         let soon = self.looked.is_some_and(|at| now.saturating_duration_since(at) < LONGEST);
         self.state = match received {
             Received { drained: false, .. } => State::More,
+            _ if self.hurried => State::Listening,
             Received { count: 0, .. } => State::Listening,
             // One alone, after a long silence, promises no others.
             Received { count: 1, .. } if !soon => State::Listening,
@@ -99,8 +110,17 @@ mod tests {
     }
 
     /// Moves as `shard` does, which is also `busy` at these times; a look takes `budget`.
-    fn serve(mut reports: Vec<Instant>, mut busy: Vec<Instant>, budget: usize) -> Served {
-        let (mut leisure, mut served) = (Leisure::default(), Served::default());
+    fn serve(reports: Vec<Instant>, busy: Vec<Instant>, budget: usize) -> Served {
+        serve_with(WakeDelay::Auto, reports, busy, budget)
+    }
+
+    fn serve_with(
+        delay: WakeDelay,
+        mut reports: Vec<Instant>,
+        mut busy: Vec<Instant>,
+        budget: usize,
+    ) -> Served {
+        let (mut leisure, mut served) = (Leisure::new(delay), Served::default());
         reports.sort();
         busy.sort();
         let (mut taken, mut turns) = (0, 0);
@@ -115,7 +135,7 @@ mod tests {
             if !is_busy && rung == Some(now) {
                 leisure.heard();
             }
-            if !leisure.is_due(now, is_busy) {
+            if !leisure.is_due(now, Turn { busy: is_busy, ..Turn::default() }) {
                 continue;
             }
             served.looks += 1;
@@ -157,6 +177,23 @@ mod tests {
         let turns = every(Duration::from_micros(20), 50_000);
         let second = serve(every(Duration::from_micros(130), 7600), turns, 256);
         assert!(second.looks <= 500, "{}", second.looks);
+    }
+
+    #[test]
+    fn who_wants_no_waiting_gets_none() {
+        let reports = every(Duration::from_micros(700), 1000);
+        let second = serve_with(WakeDelay::Off, reports, Vec::new(), 256);
+        assert!(second.delays.iter().all(Duration::is_zero));
+    }
+
+    #[test]
+    fn media_that_is_not_done_goes_first_but_not_for_ever() {
+        let mut leisure = Leisure::new(WakeDelay::Auto);
+        let urgent = Turn { busy: true, urgent: true, ..Turn::default() };
+        leisure.looked(start(), Received { count: 64, drained: false });
+        assert!(leisure.is_due(start(), Turn::default()));
+        assert!(!leisure.is_due(start() + APART, urgent));
+        assert!(leisure.is_due(start() + LONGEST, urgent));
     }
 
     proptest! {

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::super::socket::Socket;
 use super::{
-    ATTRIBUTES_MAX, LETTER_RANGES, PATIENT, STUN_BINDING_REQUEST, STUN_COOKIE, STUN_HEADER_BYTES,
-    STUN_USERNAME,
+    ATTRIBUTES_MAX, LETTER_RANGES, PATIENT, Patient, STUN_BINDING_REQUEST, STUN_COOKIE,
+    STUN_HEADER_BYTES, STUN_USERNAME,
 };
 
 /// Which of a shared port's sockets gets what: in force for all sockets that share the address
@@ -47,16 +47,24 @@ fn attach(member: &Socket, mut code: Vec<libc::sock_filter>) -> io::Result<()> {
 fn patient_apart() -> Vec<libc::sock_filter> {
     let mut p = Assembler::default();
     p.op(LOAD_LENGTH, 0);
-    p.jump_unless(JUMP_GE, 2, Label::Urgent);
-    for (bits, value) in PATIENT {
+    p.jump_unless(JUMP_GE, 4, Label::Urgent);
+    p.op(STORE, LENGTH);
+    for (kind, Patient { bits, value, unit, rest }) in PATIENT.into_iter().enumerate() {
+        let other = Label::OtherThan(kind);
         p.op(LOAD_16, 0);
         p.op(AND, bits.into());
-        p.jump_if(JUMP_EQ, value.into(), Label::Patient);
+        p.jump_unless(JUMP_EQ, value.into(), other);
+        p.op(LOAD_16, 2);
+        p.op(SHIFT_LEFT, unit.into());
+        p.op(ADD, rest.into());
+        p.op(A_TO_X, 0);
+        p.op(LOAD, LENGTH);
+        p.jump_if(JUMP_GT_X, 0, Label::Urgent);
+        p.op(RETURN, 1);
+        p.bind(other);
     }
     p.bind(Label::Urgent);
     p.op(RETURN, 0);
-    p.bind(Label::Patient);
-    p.op(RETURN, 1);
     p.finish()
 }
 
@@ -111,7 +119,8 @@ enum Label {
     Username,
     Hash,
     Urgent,
-    Patient,
+    /// Past what is for one kind of [`PATIENT`].
+    OtherThan(usize),
 }
 
 /// Conditional jumps reach only 255 instructions far, so each conditional one is made to
@@ -179,10 +188,12 @@ const ADD: u16 = 0x04;
 const ADD_X: u16 = 0x0c;
 const SUB: u16 = 0x14;
 const AND: u16 = 0x54;
+const SHIFT_LEFT: u16 = 0x64;
 const JUMP: u16 = 0x05;
 const JUMP_EQ: u16 = 0x15;
 const JUMP_GT: u16 = 0x25;
 const JUMP_GE: u16 = 0x35;
+const JUMP_GT_X: u16 = 0x2d;
 const JUMP_GE_X: u16 = 0x3d;
 const RETURN: u16 = 0x06;
 const RETURN_A: u16 = 0x16;

@@ -3,8 +3,9 @@
 //!
 //! Raw bpf(2), no library: two kinds of map, one program of a few hundred instructions.
 //!
-//! Invariants: the program passes every datagram. It chooses by the kernel's hash itself, because
-//! the kernel would choose among the sockets for what can wait as well. The peers' map is the kernel's LRU map, so it is bounded and never full.
+//! Invariants: the program passes every datagram to a socket of its choice, as long as that is open.
+//! It chooses by the kernel's hash itself, because the kernel would choose among the sockets for
+//! what can wait as well. The peers' map is the kernel's LRU map, so it is bounded and never full.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,8 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::ebpf_asm::{Assembler, Helper, If, Instruction, Label, Reg, Width};
 use super::{
-    ATTRIBUTES_MAX, Group, LETTER_RANGES, PATIENT, SHARDS_MAX, STUN_BINDING_REQUEST, STUN_COOKIE,
-    STUN_HEADER_BYTES, STUN_USERNAME,
+    ATTRIBUTES_MAX, Group, LETTER_RANGES, PATIENT, Patient, SHARDS_MAX, STUN_BINDING_REQUEST,
+    STUN_COOKIE, STUN_HEADER_BYTES, STUN_USERNAME,
 };
 use crate::ids::ShardId;
 
@@ -150,6 +151,13 @@ fn program(flows: i32, sockets: i32, shards: usize, apart: bool) -> Vec<Instruct
     stack_address(&mut p, Reg::R3, SHARD);
     p.set(Reg::R4, 0);
     p.call(Helper::SkSelectReuseport);
+    // A shard that has closed its sockets has no use for what comes. The kernel would choose among
+    // all that are left, for whatever they are.
+    let chosen = p.label();
+    p.jump_if(Reg::R0, If::Equal, 0, chosen);
+    p.set(Reg::R0, SK_DROP);
+    p.exit();
+    p.bind(chosen);
     p.set(Reg::R0, SK_PASS);
     p.exit();
     p.finish()
@@ -215,16 +223,22 @@ fn shard_of_letter(p: &mut Assembler, shards: usize, select: Label, hash: Label)
 
 /// Adds to R7 what leads to the shard's socket for what can wait, if the datagram can.
 fn tell_patient(p: &mut Assembler, whole: Label) {
-    let patient = p.label();
-    load_bytes(p, None, UDP_HEADER_BYTES, HEADER, 2, whole);
-    for (bits, value) in PATIENT {
+    load_bytes(p, None, UDP_HEADER_BYTES, HEADER, 4, whole);
+    for Patient { bits, value, unit, rest } in PATIENT {
+        let other = p.label();
         p.load(Width::B2, Reg::R1, Reg::R10, HEADER);
         p.and(Reg::R1, in_packet_16(bits));
-        p.jump_if(Reg::R1, If::Equal, in_packet_16(value), patient);
+        p.jump_if(Reg::R1, If::NotEqual, in_packet_16(value), other);
+        p.load(Width::B2, Reg::R1, Reg::R10, HEADER + 2);
+        p.network_to_number_16(Reg::R1);
+        p.shift_left(Reg::R1, unit);
+        p.add(Reg::R1, i32::from(rest) + UDP_HEADER_BYTES);
+        p.load(Width::B4, Reg::R2, Reg::R6, CONTEXT_LENGTH);
+        p.jump_if_above(Reg::R2, Reg::R1, whole);
+        p.add(Reg::R7, SHARDS_MAX as i32);
+        p.jump(whole);
+        p.bind(other);
     }
-    p.jump(whole);
-    p.bind(patient);
-    p.add(Reg::R7, SHARDS_MAX as i32);
 }
 
 fn load_bytes(p: &mut Assembler, from: Option<i32>, at: i32, to: i16, len: i32, hash: Label) {
@@ -353,7 +367,10 @@ const MAP_SOCKARRAY: u32 = 20;
 const PROGRAM_SK_REUSEPORT: u32 = 21;
 const START_AT_NETWORK_HEADER: i32 = 1;
 const SK_PASS: i32 = 1;
+const SK_DROP: i32 = 0;
 // Offsets in `struct sk_reuseport_md`.
+/// From the UDP header on.
+const CONTEXT_LENGTH: i16 = 16;
 const CONTEXT_ETH_PROTOCOL: i16 = 20;
 const CONTEXT_HASH: i16 = 32;
 const UDP_HEADER_BYTES: i32 = 8;

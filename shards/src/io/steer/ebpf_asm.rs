@@ -105,6 +105,10 @@ impl Assembler {
         self.emit(0x57, to, 0, 0, value);
     }
 
+    pub(super) fn shift_left(&mut self, of: Reg, bits: u8) {
+        self.emit(0x67, of, 0, 0, bits.into());
+    }
+
     /// Turns the 16 bits just loaded from a packet into a number.
     pub(super) fn network_to_number_16(&mut self, of: Reg) {
         self.emit(0xdc, of, 0, 0, 16);
@@ -144,6 +148,12 @@ impl Assembler {
     pub(super) fn jump_if(&mut self, of: Reg, condition: If, value: i32, to: Label) {
         self.jumps.push((self.code.len(), to));
         self.emit(condition as u8, of, 0, 0, value);
+    }
+
+    /// If the number in `of` is above that in `than`.
+    pub(super) fn jump_if_above(&mut self, of: Reg, than: Reg, to: Label) {
+        self.jumps.push((self.code.len(), to));
+        self.emit(0x2d, of, than as u8, 0, 0);
     }
 
     pub(super) fn exit(&mut self) {
