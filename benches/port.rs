@@ -19,7 +19,10 @@ use glommio::{LocalExecutorBuilder, Placement};
 use shards::io::pause;
 use shards::io::port::{Port, PortKind, open, readable};
 use shards::io::socket::Sockets;
-use shards::outbox::{CAPACITY, Destination, Outbox};
+use shards::outbox::{Destination, Outbox};
+
+/// Twenty datagrams for each of the peers.
+const ROOM: usize = 4 << 20;
 
 const DATAGRAM: usize = 1200;
 const PEERS: usize = 64;
@@ -48,7 +51,7 @@ fn sends(rounds: usize) {
     let mut ports = KINDS.map(|kind| port(kind, "127.0.0.1:0"));
     let mut worst: f64 = 0.0;
     for run in [1, 2, 5, 10, 20] {
-        let mut outbox = Outbox::new(CAPACITY);
+        let mut outbox = Outbox::new(ROOM);
         let fill = |outbox: &mut Outbox| {
             outbox.clear();
             for &remote in remotes.iter().cycle().take(PEERS * 20 / run) {
@@ -289,7 +292,7 @@ impl BareReceiver {
 }
 
 fn queue_of(remote: SocketAddr, run: usize) -> Outbox {
-    let mut outbox = Outbox::new(CAPACITY);
+    let mut outbox = Outbox::new(ROOM);
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
     for n in 0..240 {
         // Alternate what the folding compares, so that runs end where they should.

@@ -14,7 +14,7 @@ use shards::command::{
 use shards::engine::Progress;
 use shards::ids::{AppId, SessionId, ShardId};
 use shards::mail::Ticket;
-use shards::outbox::{CAPACITY, Outbox};
+use shards::outbox::Outbox;
 use shards::session::{DtlsCert, keys};
 use str0m::change::SdpOffer;
 use str0m::config::Fingerprint;
@@ -23,6 +23,9 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
 use super::spent;
 use super::stage::{Stage, Track, shard_address};
+
+/// For the answers to thousands, in one turn.
+const ROOM: usize = 4 << 20;
 
 /// Where the server's time goes, in the order of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Lobby {
     pub(crate) fn new() -> Self {
         let provider = keys::provider();
         let cert = provider.dtls_provider.generate_certificate().expect("a certificate");
-        let outbox = Outbox::new(CAPACITY);
+        let outbox = Outbox::new(ROOM);
         Self { stage: Stage::new(1), outbox, cert, clients: 0, tickets: 1 << 32 }
     }
 

@@ -311,7 +311,7 @@ mod tests {
                 Just(1200usize), Just(1199), 1..MAX_DATAGRAM + 1,
             ]), 0..300),
         ) {
-            let mut outbox = Outbox::new(CAPACITY);
+            let mut outbox = Outbox::new(300 * MAX_DATAGRAM);
             for (n, &(peer, len)) in wanted.iter().enumerate() {
                 outbox.slot()[..len].fill(n as u8);
                 outbox.commit(to(peer), len);
