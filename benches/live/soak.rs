@@ -17,8 +17,8 @@ pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
         report.packets_out,
     );
     println!(
-        "lost {}, of which the generator came too late for {}; memory {} bytes, {:+.2} % from the \
-         first tenth to the last",
+        "lost {}; times that a socket of the generator overran: {}; memory {} bytes, {:+.2} % from \
+         the first tenth to the last",
         report.lost,
         report.overrun,
         report.server_rss_bytes.unwrap_or(0),
@@ -38,9 +38,15 @@ pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
 /// One sentence for each thing that is not as it must be.
 fn faults(report: &Report) -> Vec<String> {
     let mut faults = Vec::new();
-    let lost = report.lost.saturating_sub(report.overrun);
+    // Nothing is taken off `lost` for it: how many datagrams each time cost is not known.
+    if report.overrun > 0 {
+        faults.push(format!(
+            "the run is invalid: sockets of the load generator overran {} times",
+            report.overrun
+        ));
+    }
     let counts = [
-        (lost, "packets lost"),
+        (report.lost, "packets lost"),
         (report.corrupted, "packets changed"),
         (report.foreign, "packets of somebody else's"),
         (report.duplicated, "packets twice"),
