@@ -93,7 +93,9 @@ pub struct Report {
     /// Packets viewers asked the server for again.
     pub nacks_out: u64,
 
-    /// From a publisher's send to the arrival at the viewer's socket, microseconds.
+    /// From a publisher's send to the arrival at the viewer's socket, microseconds. It includes
+    /// what arrived after the measurement, for as long as was waited for what was under way (0.3 s
+    /// to some 2 s): what a server held up at the end is in it, not only in `lost`.
     pub latency_us: Micros,
     /// The same as a curve, up to the maximum.
     pub latency_curve: Vec<CurvePoint>,
