@@ -56,6 +56,7 @@ pub(crate) fn faults(report: &Report) -> Vec<String> {
         (report.corrupted, "packets changed"),
         (report.foreign, "packets of somebody else's"),
         (report.duplicated, "packets twice"),
+        (report.looks_failed(), "looks at sessions by the API failed"),
     ];
     for (count, what) in counts {
         if count > 0 {

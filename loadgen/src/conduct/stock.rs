@@ -206,7 +206,7 @@ impl Stock {
         self.give(|| Order::CloseBooks);
         self.count().await;
         if let Some(aside) = aside {
-            self.beside = aside.settle(&mut self.total).await;
+            self.beside = aside.settle().await;
         }
         mark.settle(&self.total);
         self.done = Some(mark);

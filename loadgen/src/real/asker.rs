@@ -44,7 +44,7 @@ pub struct Settings {
 /// What came of it.
 #[derive(Debug)]
 pub struct Looks {
-    /// From when each was due until it was answered, microseconds.
+    /// From when each was due until it was answered, refused, broken or given up, microseconds.
     pub times: Histogram<u64>,
     pub failures: BTreeMap<Failure, u64>,
 }
@@ -53,6 +53,24 @@ impl Default for Looks {
     fn default() -> Self {
         let times = Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("valid bounds");
         Self { times, failures: BTreeMap::new() }
+    }
+}
+
+impl Looks {
+    /// Counts a look at that peer's session.
+    fn note(&mut self, looked: Result<(), Failure>, took: Duration, peer: u64, live: &Live) {
+        let cause = looked.as_ref().err().map(|failure| failure.cause);
+        // However it ended, it took that long, unless it never left this machine.
+        if cause != Some(Cause::Local) {
+            Tally::record(&mut self.times, took);
+        }
+        // Who left meanwhile is rightly unknown.
+        let Some(failure) = looked.err().filter(|_| live.has(peer)) else { return };
+        *self.failures.entry(failure).or_default() += 1;
+        // One session that the server closed is one failure, not one each round.
+        if cause == Some(Cause::Closed) {
+            live.remove(peer);
+        }
     }
 }
 
@@ -137,17 +155,7 @@ async fn look(
             spawn_local(async move {
                 let looked = api.look(&caller, &session).await;
                 let mut looks = looks.borrow_mut();
-                // One that was given up took all that it was waited for.
-                if looked.as_ref().map_or_else(|failure| failure.cause == Cause::Slow, |()| true) {
-                    Tally::record(&mut looks.times, now().saturating_sub(due));
-                }
-                match looked {
-                    Err(failure) if live.has(peer) => {
-                        *looks.failures.entry(failure).or_default() += 1;
-                    }
-                    // Who left meanwhile is rightly unknown.
-                    _ => {}
-                }
+                looks.note(looked, now().saturating_sub(due), peer, &live);
                 drop(place);
             });
         }
@@ -181,4 +189,33 @@ fn metronome(rate: f64) -> io::Result<Receiver<Duration>> {
 /// On the metronome's clock.
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_count_with_their_time_however_they_end_and_a_closed_session_once() {
+        const TOOK: Duration = Duration::from_secs(3);
+        let (live, mut looks) = (Live::default(), Looks::default());
+        live.add(1, "one");
+        live.add(2, "two");
+        let failed = |cause| Err(Failure::new(cause, "why"));
+        looks.note(Ok(()), TOOK, 1, &live);
+        for cause in [Cause::Refused, Cause::Unreachable, Cause::Slow, Cause::Incomprehensible] {
+            looks.note(failed(cause), TOOK, 1, &live);
+        }
+        assert_eq!((looks.times.len(), looks.failures.len()), (5, 4));
+        // It never left this machine.
+        looks.note(failed(Cause::Local), TOOK, 1, &live);
+        assert_eq!((looks.times.len(), looks.failures.len()), (5, 5));
+        for _ in 0..3 {
+            looks.note(failed(Cause::Closed), TOOK, 2, &live);
+        }
+        assert!(live.has(1) && !live.has(2));
+        assert_eq!(looks.failures[&Failure::new(Cause::Closed, "why")], 1);
+        assert_eq!(looks.times.len(), 8);
+        assert!(looks.times.min() >= 2_990_000);
+    }
 }

@@ -114,6 +114,9 @@ pub struct Report {
     /// One look at a session (`GET`) during the measurement, of those that `--api-rate` makes, from
     /// when it was due until it was answered, milliseconds. They are not in `api_ms`.
     pub api_look_ms: Millis,
+    /// Of these looks, those that failed, by cause. They are in `api_look_ms`, unless for want of
+    /// this machine, and neither in `failures` nor in `sessions`.
+    pub api_looks_failed: Vec<FailureCount>,
 
     /// CPU nanoseconds of the server's process for each of `packets_out`.
     pub server_cpu_ns_per_packet: Option<f64>,
