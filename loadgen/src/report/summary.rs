@@ -106,13 +106,14 @@ pub struct Report {
     /// From a viewer's move to the first media at its new address, milliseconds.
     pub outage_ms: Millis,
     /// One API call during the measurement, milliseconds: from when its peer wanted it, and until
-    /// it was answered or given up (15 s after it was sent).
+    /// it was answered, refused, broke or was given up (15 s after it was sent).
     pub api_ms: Millis,
     /// One API call before it, of joins above all, milliseconds.
     pub api_warm_up_ms: Millis,
 
     /// One look at a session (`GET`) during the measurement, of those that `--api-rate` makes, from
-    /// when it was due until it was answered, milliseconds. They are not in `api_ms`.
+    /// when it was due until it was answered, refused, broke or was given up, milliseconds. They
+    /// are not in `api_ms`.
     pub api_look_ms: Millis,
     /// Of these looks, those that failed, by cause. They are in `api_look_ms`, unless for want of
     /// this machine, and neither in `failures` nor in `sessions`.
