@@ -23,10 +23,13 @@ impl Aside {
             http: plan.http.clone(),
             rate: plan.sizes.api_rate,
             live: live.clone(),
+            cpus: plan.cpus.clone(),
         };
         let is_wanted = plan.sizes.api_rate > 0.0;
         let asker = is_wanted.then(|| Asker::start(settings)).transpose()?;
-        Ok(Self { probe: Probe::start(plan.probe_cpu)?, asker })
+        // Not on the server's CPUs, unless that is what was asked.
+        let cpus = plan.probe_cpu.map_or_else(|| plan.cpus.clone(), |cpu| vec![cpu]);
+        Ok(Self { probe: Probe::start(cpus)?, asker })
     }
 
     /// The measurement begins.

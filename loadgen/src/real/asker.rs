@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_local;
 
 use super::http::{self, Http};
+use super::worker::pin;
 use crate::api::{ApiKind, Cause, Failure, Live, Target};
 use crate::report::tally::{MICROS_MAX, Tally};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     /// A second.
     pub rate: f64,
     pub live: Live,
+    /// Where its threads are; empty: anywhere.
+    pub cpus: Vec<usize>,
 }
 
 /// What came of it.
@@ -125,15 +128,14 @@ async fn look(
     begin: oneshot::Receiver<()>,
     mut end: oneshot::Receiver<()>,
 ) -> Result<Looks, Failure> {
-    // Without it, it is measured all the same, with what the generator's own threads add.
-    priority::realtime();
+    settle_in(&settings.cpus);
     let refused = |what| Failure::new(Cause::Refused, what);
     let api = Rc::new(settings.target.api(settings.api).map_err(refused)?);
     let caller = Http::new(&settings.http, Rc::new(|_, _| {}))?;
     let looks = Rc::new(RefCell::new(Looks::default()));
     let room = Arc::new(Semaphore::new(WAITING_MAX as usize));
     if begin.await.is_ok() {
-        let mut beats = metronome(settings.rate).map_err(|error| {
+        let mut beats = metronome(settings.rate, settings.cpus.clone()).map_err(|error| {
             Failure::new(Cause::Local, format!("no thread to time looks: {error}"))
         })?;
         loop {
@@ -167,10 +169,10 @@ async fn look(
 
 /// Starts a thread that says when each look is due, until nobody listens. The runtime's own
 /// timers go by milliseconds, as long as the looks themselves.
-fn metronome(rate: f64) -> io::Result<Receiver<Duration>> {
+fn metronome(rate: f64, cpus: Vec<usize>) -> io::Result<Receiver<Duration>> {
     let (say, beats) = channel(WAITING_MAX as usize);
     std::thread::Builder::new().name("metronome".to_owned()).spawn(move || {
-        priority::realtime();
+        settle_in(&cpus);
         let began = now();
         for number in 1u32.. {
             // Against the beginning, so that rounding does not add up.
@@ -184,6 +186,15 @@ fn metronome(rate: f64) -> io::Result<Receiver<Duration>> {
         }
     })?;
     Ok(beats)
+}
+
+/// Puts this thread where it belongs: before the generator's other threads, off the server's CPUs,
+/// which it would take with its priority. Without either, it is measured all the same.
+fn settle_in(cpus: &[usize]) {
+    if !cpus.is_empty() {
+        let _ = pin(cpus);
+    }
+    priority::realtime();
 }
 
 /// On the metronome's clock.
