@@ -197,7 +197,10 @@ fn conclude(letter: char, server: &str, rounds: &[Round]) {
 fn check(settings: &Settings) -> ExitCode {
     let servers = settings.pair.servers();
     match settings.run(&servers[0], 1, None, None) {
-        Ok(report) => soak::check(&format!("1 publisher, {} viewers", settings.viewers), &report),
+        Ok(report) => {
+            let load = format!("1 publisher, {} viewers", settings.viewers);
+            soak::check(&load, &report, Vec::new())
+        }
         Err(sentence) => {
             println!("FAULT: {sentence}");
             ExitCode::FAILURE

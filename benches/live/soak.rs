@@ -8,8 +8,9 @@ use loadgen::report::summary::Report;
 /// none: 1 %, for what the allocator and the kernel's own count leave open.
 const GROWTH_MAX: f64 = 0.01;
 
-/// Says what a long run came to, and whether it is as it must be.
-pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
+/// Says what a long run came to, and whether it is as it must be. `beside` is what else is wrong
+/// with it, in a sentence each.
+pub(crate) fn check(load: &str, report: &Report, beside: Vec<String>) -> ExitCode {
     println!(
         "{load}, {:.0} s: server at {:.0} % of a core, {} packets forwarded",
         report.duration_s,
@@ -17,14 +18,14 @@ pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
         report.packets_out,
     );
     println!(
-        "lost {}, of which the generator came too late for {}; memory {} bytes, {:+.2} % from the \
-         first tenth to the last",
+        "lost {}; times that a socket of the generator overran: {}; memory {} bytes, {:+.2} % from \
+         the first tenth to the last",
         report.lost,
         report.overrun,
         report.server_rss_bytes.unwrap_or(0),
         growth(report).unwrap_or(f64::NAN) * 100.0,
     );
-    let faults = faults(report);
+    let faults: Vec<String> = faults(report).into_iter().chain(beside).collect();
     for fault in &faults {
         println!("FAULT: {fault}");
     }
@@ -36,14 +37,26 @@ pub(crate) fn check(load: &str, report: &Report) -> ExitCode {
 }
 
 /// One sentence for each thing that is not as it must be.
-fn faults(report: &Report) -> Vec<String> {
+pub(crate) fn faults(report: &Report) -> Vec<String> {
     let mut faults = Vec::new();
-    let lost = report.lost.saturating_sub(report.overrun);
+    // Nothing is taken off `lost` for it: how many datagrams each time cost is not known.
+    if report.overrun > 0 {
+        faults.push(format!(
+            "the run is invalid: sockets of the load generator overran {} times",
+            report.overrun
+        ));
+    } else if report.generator_was_the_limit() {
+        faults.push(format!(
+            "the load generator was the limit, not the server: a thread of it used {:.0} % of a core",
+            report.generator_busiest_percent.unwrap_or(f64::NAN)
+        ));
+    }
     let counts = [
-        (lost, "packets lost"),
+        (report.lost, "packets lost"),
         (report.corrupted, "packets changed"),
         (report.foreign, "packets of somebody else's"),
         (report.duplicated, "packets twice"),
+        (report.looks_failed(), "looks at sessions by the API failed"),
     ];
     for (count, what) in counts {
         if count > 0 {

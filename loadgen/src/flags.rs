@@ -31,7 +31,7 @@ Against a shardcast that runs with its development app:
   shardcast-loadgen stage --target http://127.0.0.1:8080/v1/apps/ID --secret SECRET --viewers 200
 
 Exit codes: 0 all well; 1 packets lost, changed or doubled, or an objective missed; 2 wrong
-flags; 3 target not reachable or login refused; 4 some peers failed.";
+flags; 3 target not reachable or login refused; 4 some peers failed, or looks by the API.";
 
 /// What is played.
 #[derive(Debug, Subcommand)]
@@ -241,11 +241,11 @@ pub struct GeneratorFlags {
     /// Threads that move packets
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: usize,
-    /// CPUs they are pinned to, such as 1 or 2,3
+    /// CPUs they are pinned to, such as 1 or 2,3, and the threads that measure beside them
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cpus: Vec<usize>,
     /// The CPU of the idle probe, which tells how long the machine itself kept everybody
-    /// waiting: the server's, to see what disturbed it [default: any]
+    /// waiting: the server's, to see what disturbed it [default: those of --cpus, or any]
     #[arg(long, value_name = "CPU")]
     pub probe_cpu: Option<usize>,
     /// One in so many packets is decrypted and checked bit by bit (a power of two)

@@ -202,8 +202,25 @@ fn a_call_without_an_answer_counts_with_the_time_it_was_waited_for() {
     let failure = run(http.call(request(slow))).expect("an event loop").expect_err("no answer");
     assert_eq!((failure.cause, times.borrow().len()), (Cause::Slow, 1));
     assert!(times.borrow()[0] >= timeout, "{times:?}");
-    // What is refused at once says nothing of how long calls take.
     drop(silent);
     let failure = run(http.call(request(slow))).expect("an event loop").expect_err("no answer");
+    assert_eq!((failure.cause, times.borrow().len()), (Cause::Unreachable, 2));
+}
+
+#[test]
+fn a_connection_that_breaks_late_counts_with_its_time() {
+    const HELD: Duration = Duration::from_millis(100);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            let _ = connection.read(&mut [0; 4096]);
+            thread::sleep(HELD);
+        }
+    });
+    let (http, times) = timed(&Settings::default());
+    let failure = run(http.call(request(address))).expect("an event loop").expect_err("no answer");
     assert_eq!((failure.cause, times.borrow().len()), (Cause::Unreachable, 1));
+    assert!(times.borrow()[0] >= HELD, "{times:?}");
 }

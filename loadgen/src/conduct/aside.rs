@@ -3,11 +3,10 @@
 use tokio::sync::oneshot::Receiver;
 
 use super::Plan;
-use crate::api::{Failure, Live};
+use crate::api::{Cause, Failure, Live};
 use crate::real::asker::{self, Asker, Looks};
 use crate::real::stalls::Probe;
 use crate::report::beside::{Beside, Stalls};
-use crate::report::tally::Tally;
 
 /// Both, as far as they were asked for.
 #[derive(Debug)]
@@ -24,10 +23,13 @@ impl Aside {
             http: plan.http.clone(),
             rate: plan.sizes.api_rate,
             live: live.clone(),
+            cpus: plan.cpus.clone(),
         };
         let is_wanted = plan.sizes.api_rate > 0.0;
         let asker = is_wanted.then(|| Asker::start(settings)).transpose()?;
-        Ok(Self { probe: Probe::start(plan.probe_cpu)?, asker })
+        // Not on the server's CPUs, unless that is what was asked.
+        let cpus = plan.probe_cpu.map_or_else(|| plan.cpus.clone(), |cpu| vec![cpu]);
+        Ok(Self { probe: Probe::start(cpus)?, asker })
     }
 
     /// The measurement begins.
@@ -52,19 +54,22 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Waits for it: for as long as the API may take to answer. Failures are counted.
-    pub(super) async fn settle(self, tally: &mut Tally) -> Beside {
+    /// Waits for it: for as long as the API may take to answer. A look that failed is no session
+    /// that did, and is counted for itself.
+    pub(super) async fn settle(self) -> Beside {
         // A thread that panicked has said so; the report goes on without it.
         let stalls = self.stalls.await.ok();
-        let mut beside = Beside { stalls, looks: None };
+        let mut beside = Beside { stalls, ..Beside::default() };
         let Some(looks) = self.looks else { return beside };
-        match looks.await {
-            Ok(Ok(looks)) => {
-                looks.failures.into_iter().for_each(|(failure, count)| tally.fails(failure, count));
+        let panicked = |_| Err(Failure::new(Cause::Local, "the thread that asks the API panicked"));
+        match looks.await.unwrap_or_else(panicked) {
+            Ok(looks) => {
                 beside.looks = Some(looks.times);
+                beside.looks_failed = looks.failures;
             }
-            Ok(Err(failure)) => tally.fail(failure),
-            Err(_) => {}
+            Err(failure) => {
+                beside.looks_failed.insert(failure, 1);
+            }
         }
         beside
     }

@@ -44,10 +44,11 @@ pub struct Plan {
     pub common: Common,
     /// Where peers have their sockets.
     pub local: IpAddr,
-    /// CPUs of the workers, one each; empty: not pinned.
+    /// CPUs of the generator: one for each worker, any for the threads that measure beside them;
+    /// empty: not pinned.
     pub cpus: Vec<usize>,
     pub workers: usize,
-    /// Where the idle probe is pinned, if it is.
+    /// Where the idle probe is pinned instead.
     pub probe_cpu: Option<usize>,
     pub server: ServerWatch,
     /// What was set on the command line, for the report.

@@ -75,6 +75,15 @@ struct Mark {
     worker_cpu: Vec<Duration>,
 }
 
+impl Mark {
+    /// Takes over what is only known when all that was under way has come: what was lost, and how
+    /// late the latest were. With them, latency includes what else arrived until then.
+    fn settle(&mut self, later: &Tally) {
+        (self.total.lost, self.total.lost_early) = (later.lost, later.lost_early);
+        self.total.latency.clone_from(&later.latency);
+    }
+}
+
 impl Stock {
     pub(super) fn new(
         workers: Vec<Line>,
@@ -197,9 +206,9 @@ impl Stock {
         self.give(|| Order::CloseBooks);
         self.count().await;
         if let Some(aside) = aside {
-            self.beside = aside.settle(&mut self.total).await;
+            self.beside = aside.settle().await;
         }
-        (mark.total.lost, mark.total.lost_early) = (self.total.lost, self.total.lost_early);
+        mark.settle(&self.total);
         self.done = Some(mark);
     }
 
@@ -326,5 +335,32 @@ impl Stock {
 
     fn own_cpu(&mut self) -> Option<Duration> {
         self.process.as_mut().and_then(Process::cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_packets_of_the_window_are_in_its_latency() {
+        let now = clock::moment().now;
+        let mut total = Tally { packets_out: 1, ..Tally::default() };
+        Tally::record(&mut total.latency, Duration::from_millis(1));
+        let mut mark = Mark {
+            at: now,
+            unix: 0,
+            total: total.clone(),
+            server: Reading::default(),
+            own_cpu: None,
+            worker_cpu: Vec::new(),
+        };
+        // Stalled at the end of the window, it came while the run drained.
+        Tally::record(&mut total.latency, Duration::from_millis(900));
+        (total.packets_out, total.lost, total.lost_early) = (2, 5, 1);
+        mark.settle(&total);
+        let Tally { packets_out, lost, lost_early, latency, .. } = &mark.total;
+        assert_eq!((*packets_out, *lost, *lost_early), (1, 5, 1));
+        assert!(latency.len() == 2 && latency.max() >= 900_000, "{}", latency.max());
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_local;
 
 use super::http::{self, Http};
+use super::worker::pin;
 use crate::api::{ApiKind, Cause, Failure, Live, Target};
 use crate::report::tally::{MICROS_MAX, Tally};
 
@@ -39,12 +40,14 @@ pub struct Settings {
     /// A second.
     pub rate: f64,
     pub live: Live,
+    /// Where its threads are; empty: anywhere.
+    pub cpus: Vec<usize>,
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub struct Looks {
-    /// From when each was due until it was answered, microseconds.
+    /// From when each was due until it was answered, refused, broken or given up, microseconds.
     pub times: Histogram<u64>,
     pub failures: BTreeMap<Failure, u64>,
 }
@@ -53,6 +56,24 @@ impl Default for Looks {
     fn default() -> Self {
         let times = Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("valid bounds");
         Self { times, failures: BTreeMap::new() }
+    }
+}
+
+impl Looks {
+    /// Counts a look at that peer's session.
+    fn note(&mut self, looked: Result<(), Failure>, took: Duration, peer: u64, live: &Live) {
+        let cause = looked.as_ref().err().map(|failure| failure.cause);
+        // However it ended, it took that long, unless it never left this machine.
+        if cause != Some(Cause::Local) {
+            Tally::record(&mut self.times, took);
+        }
+        // Who left meanwhile is rightly unknown.
+        let Some(failure) = looked.err().filter(|_| live.has(peer)) else { return };
+        *self.failures.entry(failure).or_default() += 1;
+        // One session that the server closed is one failure, not one each round.
+        if cause == Some(Cause::Closed) {
+            live.remove(peer);
+        }
     }
 }
 
@@ -107,15 +128,14 @@ async fn look(
     begin: oneshot::Receiver<()>,
     mut end: oneshot::Receiver<()>,
 ) -> Result<Looks, Failure> {
-    // Without it, it is measured all the same, with what the generator's own threads add.
-    priority::realtime();
+    settle_in(&settings.cpus);
     let refused = |what| Failure::new(Cause::Refused, what);
     let api = Rc::new(settings.target.api(settings.api).map_err(refused)?);
     let caller = Http::new(&settings.http, Rc::new(|_, _| {}))?;
     let looks = Rc::new(RefCell::new(Looks::default()));
     let room = Arc::new(Semaphore::new(WAITING_MAX as usize));
     if begin.await.is_ok() {
-        let mut beats = metronome(settings.rate).map_err(|error| {
+        let mut beats = metronome(settings.rate, settings.cpus.clone()).map_err(|error| {
             Failure::new(Cause::Local, format!("no thread to time looks: {error}"))
         })?;
         loop {
@@ -137,17 +157,7 @@ async fn look(
             spawn_local(async move {
                 let looked = api.look(&caller, &session).await;
                 let mut looks = looks.borrow_mut();
-                // One that was given up took all that it was waited for.
-                if looked.as_ref().map_or_else(|failure| failure.cause == Cause::Slow, |()| true) {
-                    Tally::record(&mut looks.times, now().saturating_sub(due));
-                }
-                match looked {
-                    Err(failure) if live.has(peer) => {
-                        *looks.failures.entry(failure).or_default() += 1;
-                    }
-                    // Who left meanwhile is rightly unknown.
-                    _ => {}
-                }
+                looks.note(looked, now().saturating_sub(due), peer, &live);
                 drop(place);
             });
         }
@@ -159,10 +169,10 @@ async fn look(
 
 /// Starts a thread that says when each look is due, until nobody listens. The runtime's own
 /// timers go by milliseconds, as long as the looks themselves.
-fn metronome(rate: f64) -> io::Result<Receiver<Duration>> {
+fn metronome(rate: f64, cpus: Vec<usize>) -> io::Result<Receiver<Duration>> {
     let (say, beats) = channel(WAITING_MAX as usize);
     std::thread::Builder::new().name("metronome".to_owned()).spawn(move || {
-        priority::realtime();
+        settle_in(&cpus);
         let began = now();
         for number in 1u32.. {
             // Against the beginning, so that rounding does not add up.
@@ -178,7 +188,45 @@ fn metronome(rate: f64) -> io::Result<Receiver<Duration>> {
     Ok(beats)
 }
 
+/// Puts this thread where it belongs: before the generator's other threads, off the server's CPUs,
+/// which it would take with its priority. Without either, it is measured all the same.
+fn settle_in(cpus: &[usize]) {
+    if !cpus.is_empty() {
+        let _ = pin(cpus);
+    }
+    priority::realtime();
+}
+
 /// On the metronome's clock.
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_count_with_their_time_however_they_end_and_a_closed_session_once() {
+        const TOOK: Duration = Duration::from_secs(3);
+        let (live, mut looks) = (Live::default(), Looks::default());
+        live.add(1, "one");
+        live.add(2, "two");
+        let failed = |cause| Err(Failure::new(cause, "why"));
+        looks.note(Ok(()), TOOK, 1, &live);
+        for cause in [Cause::Refused, Cause::Unreachable, Cause::Slow, Cause::Incomprehensible] {
+            looks.note(failed(cause), TOOK, 1, &live);
+        }
+        assert_eq!((looks.times.len(), looks.failures.len()), (5, 4));
+        // It never left this machine.
+        looks.note(failed(Cause::Local), TOOK, 1, &live);
+        assert_eq!((looks.times.len(), looks.failures.len()), (5, 5));
+        for _ in 0..3 {
+            looks.note(failed(Cause::Closed), TOOK, 2, &live);
+        }
+        assert!(live.has(1) && !live.has(2));
+        assert_eq!(looks.failures[&Failure::new(Cause::Closed, "why")], 1);
+        assert_eq!(looks.times.len(), 8);
+        assert!(looks.times.min() >= 2_990_000);
+    }
 }

@@ -5,9 +5,9 @@
 //! Futures of this client run inside [`run`].
 //!
 //! Invariants: the time of a call is measured from when it was wanted: a slow server makes others
-//! wait for their turn, and what they waited is its doing too; a call that was given up counts
-//! with all the time it was waited for; a body that never ends is cut off; no proxy stands
-//! between.
+//! wait for their turn, and what they waited is its doing too; a call counts with all the time it
+//! took, however it ended (answered, refused, broken off, given up), unless this machine could not
+//! make it; a body that never ends is cut off; no proxy stands between.
 
 use std::error::Error;
 use std::fmt;
@@ -62,21 +62,10 @@ pub struct Http {
     measured: Measured,
 }
 
-/// Gets when a call was wanted, and what it took from then on: of each that was answered, or not
-/// in time. Others were over too soon to say how long the server takes.
+/// Gets when a call was wanted, and what it took from then on until it was answered, refused, broke
+/// or was given up. Only what this machine could not make ([`Cause::Local`]) says nothing of the
+/// server.
 pub type Measured = Rc<dyn Fn(Instant, Duration)>;
-
-/// Why there is no answer, and whether it was waited for to the end.
-struct Unanswered {
-    failure: Failure,
-    in_time: bool,
-}
-
-impl Unanswered {
-    fn useless(failure: Failure) -> Self {
-        Self { failure, in_time: true }
-    }
-}
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,12 +93,9 @@ impl Http {
         Ok(Self { client, turns, timeout: settings.timeout, measured })
     }
 
-    async fn exchange(&self, request: Request, time: Duration) -> Result<Response, Unanswered> {
+    async fn exchange(&self, request: Request, time: Duration) -> Result<Response, Failure> {
         let place = place(&request.url);
-        let told = |error: reqwest::Error| Unanswered {
-            failure: failure(&place, time, &error),
-            in_time: !error.is_timeout(),
-        };
+        let told = |error: reqwest::Error| failure(&place, time, &error);
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -132,13 +118,13 @@ impl Http {
         while let Some(piece) = response.chunk().await.map_err(told)? {
             if body.len() + piece.len() > BODY_BYTES {
                 let what = format!("{place} answers with more than {BODY_BYTES} bytes");
-                return Err(Unanswered::useless(Failure::new(Cause::Incomprehensible, what)));
+                return Err(Failure::new(Cause::Incomprehensible, what));
             }
             body.extend_from_slice(&piece);
         }
         let body = String::from_utf8(body).map_err(|_| {
             let what = format!("{place} answers with what is no text");
-            Unanswered::useless(Failure::new(Cause::Incomprehensible, what))
+            Failure::new(Cause::Incomprehensible, what)
         })?;
         Ok(Response { status, location: location.map(String::from), body })
     }
@@ -149,15 +135,15 @@ impl Caller for Http {
         let wanted = clock::moment().now;
         let _turn = self.turns.acquire().await;
         let result = self.exchange(request, self.timeout).await;
-        if result.as_ref().map_or_else(|unanswered| !unanswered.in_time, |_| true) {
+        if result.as_ref().map_or_else(|failure| failure.cause != Cause::Local, |_| true) {
             (self.measured)(wanted, clock::moment().now.saturating_duration_since(wanted));
         }
-        result.map_err(|unanswered| unanswered.failure)
+        result
     }
 
     /// Takes no turn: as many may wait as there are peers.
     async fn wait_for_news(&self, request: Request) -> Result<Response, Failure> {
-        self.exchange(request, NEWS).await.map_err(|unanswered| unanswered.failure)
+        self.exchange(request, NEWS).await
     }
 
     async fn pause(&self, time: Duration) {

@@ -43,11 +43,11 @@ enum Order {
 }
 
 impl Probe {
-    /// Starts it, on `cpu` if said. It only measures when told to.
-    pub fn start(cpu: Option<usize>) -> Result<Self, Failure> {
+    /// Starts it, on these CPUs if there are any. It only measures when told to.
+    pub fn start(cpus: Vec<usize>) -> Result<Self, Failure> {
         let (orders, inbox) = channel();
         let thread = std::thread::Builder::new().name("stalls".to_owned());
-        let thread = thread.spawn(move || attend(&inbox, cpu)).map_err(|error| {
+        let thread = thread.spawn(move || attend(&inbox, &cpus)).map_err(|error| {
             Failure::new(Cause::Local, format!("no thread for the idle probe: {error}"))
         })?;
         Ok(Self { orders: Some(orders), thread: Some(thread) })
@@ -82,12 +82,14 @@ impl Drop for Probe {
 /// Whether a thread of this process may be on that CPU.
 pub fn may_run_on(cpu: usize) -> bool {
     // Tried by a thread of its own: whoever asks stays where it is.
-    std::thread::spawn(move || pin(cpu).is_ok()).join().unwrap_or(false)
+    std::thread::spawn(move || pin(&[cpu]).is_ok()).join().unwrap_or(false)
 }
 
 /// Until nobody can give orders any more.
-fn attend(orders: &Receiver<Order>, cpu: Option<usize>) {
-    let cpu = cpu.filter(|cpu| pin(*cpu).is_ok());
+fn attend(orders: &Receiver<Order>, cpus: &[usize]) {
+    let is_pinned = !cpus.is_empty() && pin(cpus).is_ok();
+    // Of several there is none to be named.
+    let cpu = if let [cpu] = cpus { Some(*cpu).filter(|_| is_pinned) } else { None };
     // Without it the kernel may be late by 50 µs on purpose.
     let _ = set_timerslack(1);
     let is_realtime = priority::realtime();
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn nothing_counts_outside_of_the_window() {
-        let probe = Probe::start(None).unwrap();
+        let probe = Probe::start(Vec::new()).unwrap();
         assert_eq!(count(probe.end()), None);
         probe.begin();
         assert!(count(probe.end()).unwrap() > 0);
@@ -163,8 +165,13 @@ mod tests {
     #[test]
     fn a_cpu_that_is_not_there_is_known_before_and_not_told_after() {
         assert!(!may_run_on(1023) && (0..1023).any(may_run_on));
-        let probe = Probe::start(Some(1023)).unwrap();
-        probe.begin();
-        assert_eq!(probe.end().blocking_recv().unwrap().cpu, None);
+        let told = |cpus: &[usize]| {
+            let probe = Probe::start(cpus.to_vec()).unwrap();
+            probe.begin();
+            probe.end().blocking_recv().unwrap().cpu
+        };
+        let one = (0..1023).find(|cpu| may_run_on(*cpu)).unwrap();
+        assert_eq!((told(&[1023]), told(&[one])), (None, Some(one)));
+        assert_eq!(told(&[one, 1023]), None, "several have no name");
     }
 }

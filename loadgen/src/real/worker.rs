@@ -97,10 +97,10 @@ impl Drop for Worker {
     }
 }
 
-/// Keeps this thread on one CPU.
-pub(super) fn pin(cpu: usize) -> Result<(), Errno> {
+/// Keeps this thread on these CPUs.
+pub(super) fn pin(cpus: &[usize]) -> Result<(), Errno> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
+    cpus.iter().try_for_each(|cpu| set.set(*cpu))?;
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
@@ -134,7 +134,7 @@ impl Loop {
     fn run(mut self) {
         if let Some(cpu) = self.settings.cpu {
             // Not being pinned costs precision, not correctness.
-            let _ = pin(cpu);
+            let _ = pin(&[cpu]);
         }
         let mut events = vec![EpollEvent::empty(); EVENTS];
         loop {

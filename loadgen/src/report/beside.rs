@@ -1,9 +1,12 @@
 //! What is measured beside the media, and what the report tells of it: how late an idle thread
 //! woke, and how long the API took while media flowed.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 
-use super::summary::{Micros, Millis, Report};
+use super::summary::{FailureCount, Micros, Millis, Report};
+use crate::api::Failure;
 
 /// What was found between the end of the warm-up and the end.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +15,8 @@ pub struct Beside {
     /// Looks at sessions by the API, each from when it was due until it was answered,
     /// microseconds; `None` if nobody asked.
     pub looks: Option<Histogram<u64>>,
+    /// Those that failed, by cause.
+    pub looks_failed: BTreeMap<Failure, u64>,
 }
 
 /// What the idle probe saw.
@@ -37,6 +42,9 @@ impl Report {
         if let Some(looks) = &beside.looks {
             self.api_look_ms = Millis::of(looks);
         }
+        let failed = beside.looks_failed.iter();
+        self.api_looks_failed =
+            failed.map(|(failure, count)| FailureCount::new(failure, *count)).collect();
         self
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::number::{
     GAP, UNKNOWN, bits_per_s, bytes, digits, grouped, known, micros, millis, nanos, percent,
 };
-use super::summary::{Bounds, Micros, Millis, Report};
+use super::summary::{Bounds, FailureCount, Micros, Millis, Report};
 use super::verdict::overran;
 
 /// What a value means, to be shown by colour.
@@ -65,7 +65,7 @@ pub fn sections(report: &Report) -> Vec<Section> {
             cost(report),
         ]);
     }
-    if !report.failures.is_empty() {
+    if !report.failures.is_empty() || !report.api_looks_failed.is_empty() {
         sections.push(failures(report));
     }
     sections
@@ -274,10 +274,12 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 fn failures(report: &Report) -> Section {
     let mut failures: Vec<_> = report.failures.iter().collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
-    let rows = failures.into_iter().map(|failure| Row {
-        name: format!("{} × {}", grouped(failure.count, GAP), failure.cause),
+    let row = |failure: &FailureCount, of: &str| Row {
+        name: format!("{} × {of}{}", grouped(failure.count, GAP), failure.cause),
         value: failure.what.clone(),
         tone: Tone::Bad,
-    });
+    };
+    let looks = report.api_looks_failed.iter().map(|failure| row(failure, "look "));
+    let rows = failures.into_iter().map(|failure| row(failure, "")).chain(looks);
     Section { title: "Failures", rows: rows.collect() }
 }

@@ -117,7 +117,7 @@ fn beside() -> Beside {
         Tally::record(&mut looks, Duration::from_micros(400 + at));
     }
     let stalls = Stalls { lateness: late, is_realtime: true, cpu: Some(0) };
-    Beside { stalls: Some(stalls), looks: Some(looks) }
+    Beside { stalls: Some(stalls), looks: Some(looks), ..Beside::default() }
 }
 
 /// 12 failures of sessions, losses, a generator that is too slow, and words to escape.

@@ -93,7 +93,9 @@ pub struct Report {
     /// Packets viewers asked the server for again.
     pub nacks_out: u64,
 
-    /// From a publisher's send to the arrival at the viewer's socket, microseconds.
+    /// From a publisher's send to the arrival at the viewer's socket, microseconds. It includes
+    /// what arrived after the measurement, for as long as was waited for what was under way (0.3 s
+    /// to some 2 s): what a server held up at the end is in it, not only in `lost`.
     pub latency_us: Micros,
     /// The same as a curve, up to the maximum.
     pub latency_curve: Vec<CurvePoint>,
@@ -104,14 +106,18 @@ pub struct Report {
     /// From a viewer's move to the first media at its new address, milliseconds.
     pub outage_ms: Millis,
     /// One API call during the measurement, milliseconds: from when its peer wanted it, and until
-    /// it was answered or given up (15 s after it was sent).
+    /// it was answered, refused, broke or was given up (15 s after it was sent).
     pub api_ms: Millis,
     /// One API call before it, of joins above all, milliseconds.
     pub api_warm_up_ms: Millis,
 
     /// One look at a session (`GET`) during the measurement, of those that `--api-rate` makes, from
-    /// when it was due until it was answered, milliseconds. They are not in `api_ms`.
+    /// when it was due until it was answered, refused, broke or was given up, milliseconds. They
+    /// are not in `api_ms`.
     pub api_look_ms: Millis,
+    /// Of these looks, those that failed, by cause. They are in `api_look_ms`, unless for want of
+    /// this machine, and neither in `failures` nor in `sessions`.
+    pub api_looks_failed: Vec<FailureCount>,
 
     /// CPU nanoseconds of the server's process for each of `packets_out`.
     pub server_cpu_ns_per_packet: Option<f64>,

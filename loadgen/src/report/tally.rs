@@ -65,8 +65,8 @@ pub struct Tally {
     pub first_media: Histogram<u64>,
     /// From a viewer's move to the first media at its new address, microseconds.
     pub outage: Histogram<u64>,
-    /// One API call until its answer, or until it was given up, microseconds. From when it was
-    /// wanted, so that what it waited for its turn is in it.
+    /// One API call until it was answered, refused, broke or was given up, microseconds. From when
+    /// it was wanted, so that what it waited for its turn is in it.
     pub api: Histogram<u64>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Codes: 0 all is well; 1 something was lost, corrupted, foreign or duplicated, nothing came, an
 //! objective was missed, or the load generator received too slowly to tell; 3 the target was unreachable or refused the login before the run;
-//! 4 some sessions failed. (2 is for wrong usage, which has no report.) The highest that applies:
+//! 4 some sessions failed, or looks at them by the API. (2 is for wrong usage, which has no report.) The highest that applies:
 //! a run whose sessions failed did not put on the load it was to put on, so its other figures
 //! answer another question.
 
@@ -44,6 +44,7 @@ impl Report {
             return Verdict { code: 3, done: self.done(), reasons };
         }
         let mut reasons = self.failed_sessions();
+        reasons.extend(self.failed_looks());
         let code = if reasons.is_empty() { 1 } else { 4 };
         reasons.extend(self.wrong_packets());
         reasons.extend(self.objective.iter().flat_map(|judged| judged.missed.clone()));
@@ -68,6 +69,17 @@ impl Report {
             ));
         }
         reasons
+    }
+
+    /// Looks at sessions by the API that failed.
+    pub fn looks_failed(&self) -> u64 {
+        self.api_looks_failed.iter().map(|failure| failure.count).sum()
+    }
+
+    fn failed_looks(&self) -> Option<String> {
+        let first = &self.api_looks_failed.first()?.what;
+        let looks = counted(self.looks_failed(), "look", "looks");
+        Some(format!("{looks} at sessions by the API failed: {first}"))
     }
 
     fn wrong_packets(&self) -> Vec<String> {
@@ -190,6 +202,21 @@ mod tests {
                 "the run is invalid: sockets of the load generator overran 7 times"
             ]
         );
+    }
+
+    #[test]
+    fn failed_looks_are_4_and_no_failed_sessions() {
+        let mut report = samples::stage();
+        let failed = |what: &str, count| {
+            let (cause, what) = ("refused".to_owned(), what.to_owned());
+            FailureCount { cause, what, count }
+        };
+        report.api_looks_failed = vec![failed("GET session: 503", 2), failed("slow", 1)];
+        report.judge(Objective { failed_share: Some(0.0), ..Objective::default() });
+        let verdict = report.verdict();
+        assert_eq!((verdict.code, report.sessions.failed), (4, 0));
+        let told = "3 looks at sessions by the API failed: GET session: 503";
+        assert_eq!(verdict.reasons, [told]);
     }
 
     #[test]

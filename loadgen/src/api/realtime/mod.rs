@@ -245,7 +245,12 @@ impl Realtime {
     pub(super) async fn look<C: Caller>(&self, caller: &C, session: &str) -> Result<(), Failure> {
         let call = "GET session";
         let request = self.request(Method::Get, &format!("/sessions/{session}"));
-        let known: Value = read(call, &caller.call(request).await?)?;
+        let response = caller.call(request).await?;
+        // Of one that stood, a server that keeps no record of what it closed says that.
+        if response.status == 404 {
+            return Err(Failure { cause: Cause::Closed, ..answer::refusal(call, &response) });
+        }
+        let known: Value = read(call, &response)?;
         known["tracks"].as_array().map(drop).ok_or_else(|| answer::lacks(call, "its tracks"))
     }
 

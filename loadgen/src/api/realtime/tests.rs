@@ -236,10 +236,12 @@ proptest! {
 fn a_look_is_one_call_and_wants_the_tracks() {
     let tracks = told(200, &json!({"tracks": []}));
     let gone = told(410, &json!({"errorCode": "session_error", "errorDescription": "gone"}));
-    let script = Script::new([tracks, told(200, &json!({})), gone]);
+    let unknown = told(404, &json!({"errorCode": "session_error", "errorDescription": "none"}));
+    let script = Script::new([tracks, told(200, &json!({})), gone, unknown]);
     assert_eq!(now(api().look(&script, "0a")), Ok(()));
     let lacking = now(api().look(&script, "0a")).unwrap_err();
     assert!(lacking.cause == Cause::Incomprehensible && lacking.what.contains("its tracks"));
     assert_eq!(now(api().look(&script, "0a")).unwrap_err().cause, Cause::Closed);
-    assert_eq!(script.done(), vec![format!("GET http://t/v1/apps/a/sessions/0a [{SECRET}]"); 3]);
+    assert_eq!(now(api().look(&script, "0a")).unwrap_err().cause, Cause::Closed);
+    assert_eq!(script.done(), vec![format!("GET http://t/v1/apps/a/sessions/0a [{SECRET}]"); 4]);
 }
