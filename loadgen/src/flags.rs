@@ -320,8 +320,10 @@ fn plan(
     if generator.workers == 0 || generator.check_each == 0 {
         return Err("--workers and --check-each are 1 or more".into());
     }
-    if let Some(cpu) = generator.probe_cpu.filter(|cpu| !may_run_on(*cpu)) {
-        return Err(format!("--probe-cpu {cpu}: there is none, or this process may not use it"));
+    let workers = generator.cpus.iter().map(|cpu| ("--cpus", *cpu));
+    let all = workers.chain(generator.probe_cpu.map(|cpu| ("--probe-cpu", cpu)));
+    if let Some((flag, cpu)) = all.into_iter().find(|(_, cpu)| !may_run_on(*cpu)) {
+        return Err(format!("{flag} {cpu}: there is none, or this process may not use it"));
     }
     let cert = shards::session::keys::provider().dtls_provider.generate_certificate();
     let common = Common {
@@ -361,6 +363,12 @@ impl SizeFlags {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{flag} {value}: a number of events a second, more than 0"));
             }
+        }
+        if self.rate.is_some() && !scenario.has_events() {
+            return Err(format!("--rate: nothing happens at a rate in {scenario}"));
+        }
+        if self.duration == 0.0 {
+            return Err("--duration 0: nothing is measured in no time".to_owned());
         }
         if self.rooms.is_some() && scenario != Scenario::Meeting {
             return Err(format!("--rooms: only a meeting has rooms, which {scenario} is not"));

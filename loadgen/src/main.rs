@@ -40,6 +40,9 @@ fn main() -> ExitCode {
 /// Wrong flags, or a machine on which nothing can be begun.
 const USAGE: u8 = 2;
 
+/// As a second signal does.
+const INTERRUPTED: u8 = 130;
+
 /// The first signal asks for the report of what was done; the second ends it at once.
 fn listen_for_signals() -> Result<Arc<AtomicBool>, String> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -54,6 +57,7 @@ fn listen_for_signals() -> Result<Arc<AtomicBool>, String> {
 
 fn single(scenario: Scenario, flags: &Run, stop: &Arc<AtomicBool>) -> Result<u8, String> {
     let plan = flags.plan(scenario)?;
+    try_outputs(&flags.output)?;
     let report = match flags.objective.objective(scenario)? {
         Some(objective) if flags.objective.ramp => {
             let reach = ramp::reach(&plan, limits::peers_allowed)?;
@@ -86,9 +90,14 @@ fn compare_servers(flags: &Compare, stop: &Arc<AtomicBool>) -> Result<u8, String
     }
     let Some(first) = entries.first() else { return Err("no server to compare".to_owned()) };
     let plan = flags.plan(&first.url)?;
+    try_outputs(&flags.output)?;
     limits::allow_files(peers(&plan))?;
     let mut say = |line: &str| eprintln!("{line}");
     let rounds: Vec<Vec<Report>> = compare(&plan, &entries, flags.rounds, stop, &mut say)?;
+    if rounds.first().is_none_or(|first| first.len() < entries.len()) {
+        eprintln!("interrupted in the first round: nothing was compared");
+        return Ok(INTERRUPTED);
+    }
     let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
     let compared = Comparison::new(&names, &rounds);
     show(&comparison(&compared, Paint::for_stdout()));
@@ -111,6 +120,20 @@ fn keep(
     }
     if let Some(path) = &output.html {
         write(path, &html())?;
+    }
+    Ok(())
+}
+
+/// Says before a long run, not after it, that a report cannot be kept.
+fn try_outputs(output: &OutputFlags) -> Result<(), String> {
+    for path in output.json.iter().chain(&output.html) {
+        let is_there = path.exists();
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        if !is_there {
+            // Nothing is left by a run that does not come to its end.
+            let _ = std::fs::remove_file(path);
+        }
     }
     Ok(())
 }

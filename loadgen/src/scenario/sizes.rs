@@ -62,6 +62,11 @@ impl Scenario {
         }
     }
 
+    /// Whether something happens at a rate while it is measured.
+    pub fn has_events(self) -> bool {
+        matches!(self, Self::Churn | Self::PullStorm | Self::Roam | Self::Mixed)
+    }
+
     /// Joins, pulls or moves a second, if not said.
     pub fn event_rate(self) -> f64 {
         if self == Self::PullStorm { 1000.0 } else { 10.0 }
