@@ -85,7 +85,7 @@ pub const BATCH_PACKETS: usize = 32;
 /// Batches lent to other shards and not yet home again.
 pub const BATCHES_LENT: usize = 8192;
 
-/// Spare batches kept for reuse.
+/// Spare batches of one size kept for reuse.
 pub const BATCHES_SPARE: usize = 256;
 
 /// The largest RTP datagram taken from or given to the network. Browsers stay below 1,200

@@ -211,7 +211,8 @@ impl Engine {
         if feed.open.is_none() {
             self.touched.push((feed_key, None));
         }
-        let batch = feed.open.get_or_insert_with(|| self.pool.take());
+        let usual = feed.batch_bytes.usual();
+        let batch = feed.open.get_or_insert_with(|| self.pool.take(usual));
         let payload = &self.scratch[received.payload.clone()];
         let Ok(header) = RtpHeader::parse(bytes) else { return };
         if let Some(batch) = Arc::get_mut(batch) {

@@ -161,6 +161,9 @@ impl Engine {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         let here = feed.origin == Origin::Here;
         let video = feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video);
+        if here {
+            feed.batch_bytes.note(batch.bytes());
+        }
         // A mirrored batch was evened out where it came from.
         if let Some(open) = Arc::get_mut(&mut batch).filter(|_| here && video) {
             open.even();

@@ -119,6 +119,23 @@ pub struct Feed {
     pub published_at: Instant,
     /// A review of the layers of its pulls is queued.
     pub reviewed: bool,
+    /// How large its batches are.
+    pub batch_bytes: BatchBytes,
+}
+
+/// The size of a track's batches, lately.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BatchBytes(usize);
+
+impl BatchBytes {
+    pub fn note(&mut self, bytes: usize) {
+        self.0 = (7 * self.0 + bytes) / 8;
+    }
+
+    /// What most of them will do with.
+    pub fn usual(self) -> usize {
+        self.0 + self.0 / 2
+    }
 }
 
 impl Feed {
@@ -139,6 +156,7 @@ impl Feed {
             refused: None,
             published_at: now,
             reviewed: false,
+            batch_bytes: BatchBytes::default(),
         }
     }
 

@@ -85,6 +85,11 @@ impl Batch {
         self.packets.is_empty()
     }
 
+    /// How much memory its packets take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn payload(&self, packet: &Packet) -> &[u8] {
         let (from, to) = packet.payload;
         &self.bytes[from as usize..to as usize]
@@ -178,23 +183,33 @@ impl Batch {
     }
 }
 
-/// A spare batch larger than this is given up: after a burst, histories would hold hundreds of
-/// small batches in large memory. A dozen full packets fit.
-const SPARE_BYTES: usize = 16 << 10;
+/// Sizes of a batch's memory. A track's batches are all of about one size, and histories hold
+/// thousands of them: if any memory went to any track, sooner or later each batch of one sound
+/// packet would hold that of a whole picture. Larger ones are given up: bursts are rare.
+const SIZES: [usize; 4] = [512, 2 << 10, 8 << 10, 16 << 10];
+
+/// The smallest of [`SIZES`] that holds so much.
+fn size(bytes: usize) -> usize {
+    SIZES.iter().position(|size| bytes <= *size).unwrap_or(SIZES.len() - 1)
+}
 
 /// Makes batches and takes them back.
 #[derive(Debug, Default)]
 pub struct BatchPool {
-    spare: Vec<Arc<Batch>>,
+    /// By [`size`].
+    spare: [Vec<Arc<Batch>>; SIZES.len()],
     /// Let go of here while another shard still held them; oldest first.
     lent: VecDeque<Arc<Batch>>,
 }
 
 impl BatchPool {
-    /// An empty batch of its own.
-    pub fn take(&mut self) -> Arc<Batch> {
+    /// An empty batch of its own, for about so many bytes.
+    pub fn take(&mut self, bytes: usize) -> Arc<Batch> {
         self.collect();
-        self.spare.pop().unwrap_or_default()
+        let size = size(bytes);
+        self.spare[size].pop().unwrap_or_else(|| {
+            Arc::new(Batch { bytes: Vec::with_capacity(SIZES[size]), ..Batch::default() })
+        })
     }
 
     /// Takes back a batch made by this pool that its owner needs no more.
@@ -210,11 +225,12 @@ impl BatchPool {
         for _ in 0..2 {
             let Some(mut batch) = self.lent.pop_front() else { return };
             match Arc::get_mut(&mut batch) {
-                Some(home)
-                    if self.spare.len() < BATCHES_SPARE && home.bytes.capacity() <= SPARE_BYTES =>
-                {
+                Some(home) if home.bytes.capacity() <= SIZES[SIZES.len() - 1] => {
                     home.clear();
-                    self.spare.push(batch);
+                    let spare = &mut self.spare[size(home.bytes.capacity())];
+                    if spare.len() < BATCHES_SPARE {
+                        spare.push(batch);
+                    }
                 }
                 Some(_) => {}
                 None => self.lent.push_back(batch),
@@ -281,15 +297,39 @@ mod tests {
     #[test]
     fn a_batch_is_reused_only_when_nobody_looks_at_it() {
         let mut pool = BatchPool::default();
-        let mut batch = pool.take();
+        let mut batch = pool.take(1);
         Arc::get_mut(&mut batch).unwrap().push(head(1), b"x", std::iter::empty());
         let reader = Arc::clone(&batch);
         let address = Arc::as_ptr(&batch);
         pool.give(batch);
-        assert_ne!(Arc::as_ptr(&pool.take()), address, "still lent");
+        assert_ne!(Arc::as_ptr(&pool.take(1)), address, "still lent");
         drop(reader);
-        let again = pool.take();
+        let again = pool.take(1);
         assert_eq!(Arc::as_ptr(&again), address, "home again");
         assert!(again.is_empty());
+    }
+
+    #[test]
+    fn sound_does_not_come_to_hold_the_memory_of_pictures() {
+        let mut pool = BatchPool::default();
+        let (mut sounds, mut pictures) = (VecDeque::new(), VecDeque::new());
+        for n in 0..5000 {
+            for (held, bytes) in [(&mut sounds, 100), (&mut pictures, 10_000)] {
+                let mut batch = pool.take(bytes);
+                Arc::get_mut(&mut batch).unwrap().push(
+                    head(n),
+                    &vec![7; bytes],
+                    std::iter::empty(),
+                );
+                held.push_back(batch);
+                if held.len() > 50 {
+                    pool.give(held.pop_front().unwrap());
+                }
+            }
+        }
+        assert!(sounds.iter().all(|batch| batch.bytes.capacity() <= 512));
+        assert!(pictures.iter().all(|batch| batch.bytes.capacity() <= 16 << 10));
+        let made: usize = pool.spare.iter().map(Vec::len).sum();
+        assert!(made <= 8, "{made} spare: what was given back was used again");
     }
 }

@@ -179,9 +179,21 @@ impl Node {
 
     /// Waits until they have left.
     pub(crate) fn join(&mut self) {
-        for thread in self.threads.drain(..) {
-            thread.join().expect("no shard panics");
-        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // As the main thread of a node does: a shard may sleep through a single ring.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    self.bells.iter().for_each(Bell::rouse);
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let ended: Vec<_> = self.threads.drain(..).map(ExecutorJoinHandle::join).collect();
+            done.store(true, Ordering::Relaxed);
+            for thread in ended {
+                thread.expect("no shard panics");
+            }
+        });
     }
 }
 
