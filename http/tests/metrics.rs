@@ -41,9 +41,9 @@ fn busy() -> Snapshot {
     shard.port.messages_out = 16;
     shard.port.datagrams_out = 10 + 4 * 5 + 2 * 20;
     shard.port.bytes_out = u64::MAX / 2;
-    shard.pulse.turned(Duration::from_micros(40), true);
-    shard.pulse.turned(Duration::from_micros(41), false);
-    shard.pulse.turned(Duration::from_secs(1), true);
+    shard.pulse.turned(Duration::from_micros(40), Some(Duration::from_micros(40)));
+    shard.pulse.turned(Duration::from_micros(41), None);
+    shard.pulse.turned(Duration::from_secs(1), Some(Duration::from_secs(1)));
     shard.pulse.wakeups = 9;
     shard.cpu = Duration::from_millis(250);
     shard.holdings.sessions = 3;
@@ -105,7 +105,7 @@ fn a_shard_that_did_not_answer_is_down_and_nothing_else() {
 fn what_only_grows_only_grows() {
     let (before, mut after) = (busy(), busy());
     after.meters.packets_in += 1;
-    after.pulse.turned(Duration::from_micros(3), true);
+    after.pulse.turned(Duration::from_micros(3), Some(Duration::from_micros(3)));
     after.api.requests[Kind::Create as usize][1] += 1;
     assert_monotone(&show(vec![Some(before.clone())]), &show(vec![Some(after.clone())]));
     let shrunk = || assert_monotone(&show(vec![Some(after)]), &show(vec![Some(before)]));
