@@ -155,15 +155,14 @@ impl Shard {
         let sent = self.spread(now);
         let mut ended = clock::now();
         let forwarded = (turn.found && sent).then(|| ended.saturating_duration_since(began));
-        let looked = self.take_leisurely(ended, turn);
-        if looked.is_some_and(|received| received.count > 0) {
+        if let Some(looked) = self.take_leisurely(ended, turn) {
             ended = clock::now();
+            // Where more of it waits, there is another look before the shard sleeps.
+            turn.busy |= looked.count > 0 || !looked.drained;
         }
-        if turn.busy || looked.is_some_and(|received| received.count > 0) {
+        if turn.busy {
             self.pulse.turned(ended.saturating_duration_since(began), forwarded);
         }
-        // More of it waits: look again before sleeping.
-        turn.busy |= looked.is_some_and(|received| !received.drained);
         turn.answered |= self.pass_on();
         self.tell();
         turn

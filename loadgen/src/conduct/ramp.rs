@@ -175,34 +175,22 @@ fn sized(plan: &Plan, load: u64) -> Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_ramp_raises_what_was_asked_for() {
-        let sizes = Sizes {
-            publishers: 4,
-            viewers: 5,
-            rooms: None,
-            video: true,
-            audio: true,
-            join_rate: 1.0,
-            event_rate: 1.0,
-            api_rate: 0.0,
-            duration: Duration::ZERO,
-            settle: Duration::ZERO,
-            patience: Duration::ZERO,
-        };
-        let of = |scenario, rooms| {
-            let mut sizes = Sizes { rooms, ..sizes.clone() };
-            let (what, load) = raised(scenario, &mut sizes);
+        for (scenario, rooms, expected) in [
+            ("stage", &[][..], ("viewers", 4, 15, 1)),
+            ("meeting", &[], ("people", 14, 5, 1)),
+            ("meeting", &["--rooms", "3"], ("rooms", 4, 5, 13)),
+        ] {
+            let people = ["--publishers", "4", "--viewers", "5"];
+            let mut plan = plan(scenario, &[&people, rooms].concat());
+            let (what, load) = raised(plan.scenario, &mut plan.sizes);
             *load += 10;
-            (what, sizes.publishers, sizes.viewers, sizes.rooms())
-        };
-        assert_eq!(of(Scenario::Stage, None), ("viewers", 4, 15, 1));
-        assert_eq!(of(Scenario::Meeting, None), ("people", 14, 5, 1));
-        assert_eq!(of(Scenario::Meeting, Some(3)), ("rooms", 4, 5, 13));
+            let Sizes { publishers, viewers, .. } = plan.sizes;
+            assert_eq!((what, publishers, viewers, plan.sizes.rooms()), expected, "{scenario}");
+        }
     }
 
     #[test]

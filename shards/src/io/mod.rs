@@ -4,10 +4,10 @@
 //! Two implementations stand behind it: `ring` (an io_uring of its own) and `mmsg`
 //! (recvmmsg and sendmmsg), which share `dispatch` (what becomes of a failed send),
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
-//! `steer` tells the kernel which shard's socket a datagram belongs to, `lanes` keeps apart what can wait, `bell` wakes a shard
-//! from another thread, `watch` is how both wait inside glommio, `pause` stops the thread,
-//! `clock` reads the time, `record` writes down what is sent where somebody wants to know,
-//! `priority` is for threads that measure.
+//! `steer` tells the kernel which shard's socket a datagram belongs to, `lanes` keeps apart what
+//! can wait, `bell` wakes a shard from another thread, `watch` is how both wait inside glommio,
+//! `pause` stops the thread, `clock` reads the time, `record` writes down what is sent where
+//! somebody wants to know, `priority` is for threads that measure.
 //!
 //! Invariants: the only unsafe code of this crate besides the sealing call and a hint to the CPU
 //! (`prefetch`) is here.

@@ -289,6 +289,17 @@ mod tests {
     use crate::testing::start;
 
     #[test]
+    fn what_is_usual_follows_the_size_of_batches_and_one_keyframe_is_not() {
+        let mut bytes = BatchBytes::default();
+        (0..50).for_each(|_| bytes.note(10_000));
+        assert!((10_000..16_000).contains(&bytes.usual()), "{}", bytes.usual());
+        (0..50).for_each(|_| bytes.note(150));
+        assert!((150..512).contains(&bytes.usual()), "{}", bytes.usual());
+        bytes.note(8_000);
+        assert!(bytes.usual() < 2_048, "{}", bytes.usual());
+    }
+
+    #[test]
     fn keyframe_requests_are_coalesced_and_repeated() {
         let start = start();
         let mut ask = KeyframeAsk::default();
