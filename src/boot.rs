@@ -65,18 +65,16 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             house: drain.house(),
             http_drain: http_drain.clone(),
         };
-        let bell = berth.seat.bell();
-        crew.push(crew::board(berth, bell, drain.house().enter())?);
+        crew.push(crew::board(berth, drain.house().enter())?);
     }
     let in_force = in_force(&plan, steering.as_deref(), crew)?;
     banner::show(&plan, Some(&in_force));
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let rouse = || bells.iter().for_each(Bell::rouse);
-    let ending = drain.wait(rouse, || {
+    let ending = drain.wait(|| {
         http_drain.begin();
-        rouse();
+        bells.iter().for_each(Bell::rouse);
     });
     Ok(ending.exit_code())
 }

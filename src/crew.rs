@@ -7,17 +7,16 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use futures_lite::FutureExt;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 use http::auth::{Admin, App, Apps};
 use http::limits::Timing;
 use http::serve::{Port as HttpPort, Server};
 use http::tls::TlsConfig;
 use shards::engine::EngineConfig;
-use shards::io::bell::Bell;
+use shards::io::executor::never_oversleep;
 use shards::io::lanes::Lanes;
 use shards::io::listener::adopt;
 use shards::io::port::{self, Port, PortKind};
@@ -31,7 +30,7 @@ use shards::wake::WakeDelay;
 use crate::banner;
 use crate::cores::Pin;
 use crate::desk::ShardDesk;
-use crate::drain::{House, PACE, Presence};
+use crate::drain::{House, Presence};
 use crate::plan::PacketIo;
 use crate::start_error::{BadRights, BadSetting, StartError};
 
@@ -79,7 +78,6 @@ pub(crate) struct PacketsFound {
 #[derive(Debug)]
 pub(crate) struct Hired {
     report: Receiver<Result<PacketsFound, StartError>>,
-    bell: Bell,
 }
 
 impl Hired {
@@ -89,19 +87,12 @@ impl Hired {
             what: "start a shard",
             cause: "its thread ended before it was up".to_owned(),
         };
-        loop {
-            match self.report.recv_timeout(PACE) {
-                Ok(report) => return report,
-                // As when it serves (see there), a shard must be roused while it comes up.
-                Err(RecvTimeoutError::Timeout) => self.bell.rouse(),
-                Err(RecvTimeoutError::Disconnected) => return Err(lost().into()),
-            }
-        }
+        self.report.recv().unwrap_or_else(|_| Err(lost().into()))
     }
 }
 
 /// Starts a shard's thread.
-pub(crate) fn board(berth: Berth, bell: Bell, presence: Presence) -> Result<Hired, StartError> {
+pub(crate) fn board(berth: Berth, presence: Presence) -> Result<Hired, StartError> {
     let (sender, report) = channel();
     let name = format!("shard{}", berth.pin.shard);
     let executor = LocalExecutorBuilder::new(Placement::Fixed(berth.pin.cpu))
@@ -111,22 +102,15 @@ pub(crate) fn board(berth: Berth, bell: Bell, presence: Presence) -> Result<Hire
         .preempt_timer(PREEMPT);
     let spawned = executor.spawn(move || work(berth, sender, presence));
     // Detached: `Presence` tells when the thread has left, and the process ends by exiting.
-    spawned.map(|_| Hired { report, bell }).map_err(|error| {
+    spawned.map(|_| Hired { report }).map_err(|error| {
         BadRights::Machine { what: "start an executor", cause: error.to_string() }.into()
     })
 }
 
 async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, presence: Presence) {
+    never_oversleep();
     // The first sleep of an executor takes some 10 ms: not at the cost of the first packet.
-    let mut ear = berth.seat.ear();
-    let roused = async {
-        // A bell that cannot be heard leaves the timer.
-        if ear.rung(|| false).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    glommio::timer::sleep(Duration::from_millis(1)).or(roused).await;
-    drop(ear);
+    glommio::timer::sleep(Duration::from_millis(1)).await;
     let Lanes { urgent, patient } = berth.lanes;
     let opened = open_port(berth.packet_io, urgent).and_then(|(port, kind)| {
         Ok((recorded(port, berth.record_sends.as_deref(), berth.pin)?, kind))

@@ -178,19 +178,16 @@ impl Drain {
         self.house.clone()
     }
 
-    /// Waits for the end. `pace` is called every [`PACE`] meanwhile; before it `wake`, once, when
-    /// shards are to leave, to rouse those asleep.
-    pub fn wait(mut self, mut pace: impl FnMut(), wake: impl FnOnce()) -> Ending {
+    /// Waits for the end. Meanwhile `wake` is called, once, when shards are to leave, to rouse
+    /// those asleep.
+    pub fn wait(mut self, wake: impl FnOnce()) -> Ending {
         let mut wake = Some(wake);
         let mut stage = Stage::Serving;
         loop {
             let now = Instant::now();
             stage = stage.after(self.look(), now, self.allowed);
             let patience = match stage {
-                Stage::Serving => {
-                    pace();
-                    PACE
-                }
+                Stage::Serving => PACE,
                 Stage::Leaving { until, .. } => {
                     self.house.0.leaving.store(true, Ordering::Release);
                     if let Some(wake) = wake.take() {
@@ -199,8 +196,6 @@ impl Drain {
                         // Shards may be gone already, without ringing again.
                         continue;
                     }
-                    // The wake-up to leave can get lost like any other.
-                    pace();
                     // No waiting for zero time: the kernel takes it for ever.
                     let rest = until.saturating_duration_since(now);
                     rest.clamp(Duration::from_millis(1), PACE)
@@ -232,11 +227,8 @@ impl Drain {
     }
 }
 
-/// How often shards are roused, whether there is work or not. The executor's wake-ups go through
-/// several rings of the kernel, and on overloaded machines one was seen to get lost, about once in
-/// ten thousand calls of the API: the shard then slept on a full socket. Roused, it goes on.
-/// Four times a second costs 0.02 % of a core.
-pub const PACE: Duration = Duration::from_millis(250);
+/// How often to look up without being told to: a signal that came just before a look is seen then.
+const PACE: Duration = Duration::from_millis(250);
 
 /// What shells report for a process that SIGINT ended.
 const SECOND_SIGNAL: i32 = 130;
@@ -295,7 +287,7 @@ mod tests {
             .collect();
         signalled.store(true, Ordering::SeqCst);
         let wake = || shards.iter().for_each(|shard| shard.thread().unpark());
-        assert_eq!(drain.wait(|| {}, wake), Ending::Drained);
+        assert_eq!(drain.wait(wake), Ending::Drained);
     }
 
     #[test]
@@ -303,42 +295,7 @@ mod tests {
         let drain = Drain::without_signals(Duration::from_millis(20)).unwrap();
         let _stays = drain.house().enter();
         drain.signalled.store(true, Ordering::SeqCst);
-        assert_eq!(drain.wait(|| {}, || {}), Ending::CutOff);
-    }
-
-    #[test]
-    fn a_shard_that_missed_its_wake_up_is_roused_all_the_same() {
-        let drain = Drain::without_signals(FIVE).unwrap();
-        let (presence, signalled) = (drain.house().enter(), drain.signalled.clone());
-        let mut beats = 0;
-        let mut presence = Some(presence);
-        let pace = || {
-            beats += 1;
-            if beats == 3 {
-                signalled.store(true, Ordering::SeqCst);
-                presence = None;
-            }
-        };
-        assert_eq!(drain.wait(pace, || {}), Ending::Drained);
-        assert_eq!(beats, 3);
-    }
-
-    #[test]
-    fn a_shard_that_missed_the_wake_up_to_leave_is_roused_all_the_same() {
-        let drain = Drain::without_signals(Duration::from_secs(60)).unwrap();
-        let house = drain.house();
-        let mut presence = Some(house.enter());
-        drain.signalled.store(true, Ordering::SeqCst);
-        let mut beats = 0;
-        let pace = || {
-            assert!(house.is_leaving());
-            beats += 1;
-            if beats == 3 {
-                presence = None;
-            }
-        };
-        assert_eq!(drain.wait(pace, || {}), Ending::Drained);
-        assert_eq!(beats, 3);
+        assert_eq!(drain.wait(|| {}), Ending::CutOff);
     }
 
     #[test]
@@ -350,7 +307,7 @@ mod tests {
             // Without the hook's message: this panic is meant.
             std::panic::resume_unwind(Box::new(()));
         });
-        assert_eq!(drain.wait(|| {}, || {}), Ending::ShardLost);
+        assert_eq!(drain.wait(|| {}), Ending::ShardLost);
         assert!(shard.join().is_err());
     }
 }

@@ -19,6 +19,7 @@ use futures_lite::FutureExt;
 use crate::counter::Counter;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::ids::ShardId;
+use crate::io::executor::{let_others_in, let_others_in_if_due};
 use crate::io::port::{self, Port, Received};
 use crate::io::steer::Steering;
 use crate::io::{clock, pause};
@@ -53,6 +54,8 @@ pub struct Shard {
     /// To be told what was counted, at the end of this turn.
     surveys: Vec<Ticket>,
     wake: Moderator,
+    /// When something last arrived.
+    found_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -85,6 +88,7 @@ impl Shard {
             pulse,
             surveys,
             wake,
+            found_at: None,
         }
     }
 
@@ -133,7 +137,7 @@ impl Shard {
                 }
                 None => {}
             }
-            glommio::yield_if_needed().await;
+            let_others_in_if_due().await;
         }
     }
 
@@ -151,6 +155,9 @@ impl Shard {
             let Some(wait) = self.wake.gather(now, taken.found, unfinished) else { break };
             pause::stop(wait);
             now = clock::now();
+        }
+        if turn.found {
+            self.found_at = Some(began);
         }
         let sent = self.spread(now);
         let mut ended = clock::now();
@@ -318,7 +325,9 @@ impl Shard {
         let deadline = self.engine.timeout();
         let again = self.seat.has_waiting().then(|| now + RING_FULL);
         let look = self.patient.as_ref().and_then(|_| self.leisure.deadline());
-        let deadline = deadline.into_iter().chain(again).chain(look).min();
+        let overslept = self.found_at.filter(|at| now.saturating_duration_since(*at) < FLOWING);
+        let overslept = overslept.map(|_| now + OVERSLEPT_MAX);
+        let deadline = deadline.into_iter().chain(again).chain(look).chain(overslept).min();
         let port = &mut self.port;
         let readable = poll_fn(|cx| port.poll_readable(cx));
         let heard = async {
@@ -356,18 +365,18 @@ impl Shard {
     }
 }
 
+/// How long to sleep at most while media flows, as the executor can miss that it was woken
+/// (`io::executor`): a packet's time in a call of nothing but sound, and what jitter buffers bear.
+const OVERSLEPT_MAX: Duration = Duration::from_millis(20);
+
+/// Media flows if anything came within this time.
+const FLOWING: Duration = Duration::from_secs(1);
+
 /// How long to sleep at most when mail waits for room in a ring.
 const RING_FULL: Duration = Duration::from_millis(1);
 
 /// How long to sleep at most when the doorbell cannot be heard.
 const BELL_BROKEN: Duration = Duration::from_millis(1);
-
-/// Lets tasks of other queues that can go on do so. Woken, a task is ready but does not have the
-/// thread: it would get it when the time of the shard's queue is up, and the next turn may stop
-/// the thread before that.
-async fn let_others_in() {
-    glommio::executor().yield_task_queue_now().await;
-}
 
 /// The kernel learns where a session's datagrams belong as the other shards do.
 fn steer(steering: Option<&Steering>, seat: &Seat, mail: &Mail) {

@@ -8,10 +8,6 @@
 //! sleeps; a ringer first leaves work, then looks for "asleep". Both put a sequentially
 //! consistent fence between the two, so at least one sees what the other did.
 //!
-//! Beyond here, on the way from the eventfd through the executor's rings, one can get lost all
-//! the same. Then "asleep" is down and the count read, so that no ring helps any more. For this
-//! there is [`Bell::rouse`], with an eventfd of its own.
-//!
 //! Not here: the queues that hold the work (`mesh`).
 
 use std::fmt;
@@ -32,28 +28,27 @@ pub struct Bell {
 /// The shard's side. Belongs to the executor it first waits in.
 pub struct Ear {
     wire: Arc<Wire>,
-    watches: Option<[Watch; 2]>,
+    watch: Option<Watch>,
 }
 
 #[derive(Debug)]
 struct Wire {
     eventfd: OwnedFd,
-    /// Written by [`Bell::rouse`] only.
-    alarm: OwnedFd,
     asleep: AtomicBool,
 }
 
 impl Bell {
     /// A bell that nobody listens to yet.
     pub fn new() -> io::Result<Self> {
-        let (eventfd, alarm) = (new_eventfd()?, new_eventfd()?);
-        Ok(Self { wire: Arc::new(Wire { eventfd, alarm, asleep: AtomicBool::new(false) }) })
+        Ok(Self {
+            wire: Arc::new(Wire { eventfd: new_eventfd()?, asleep: AtomicBool::new(false) }),
+        })
     }
 
     /// The listening side, to be made on the shard's thread. One per bell: two would steal each
     /// other's wakes.
     pub fn ear(&self) -> Ear {
-        Ear { wire: Arc::clone(&self.wire), watches: None }
+        Ear { wire: Arc::clone(&self.wire), watch: None }
     }
 
     /// Wakes the shard if it sleeps. To be called after the work was left where it looks.
@@ -65,10 +60,10 @@ impl Bell {
         }
     }
 
-    /// Wakes the shard whatever it said, or spoils its next sleep. For whoever suspects that it
-    /// sleeps through something; a few times a second at most.
+    /// Wakes the shard whatever it said, or spoils its next sleep. For what it does not look for
+    /// before it sleeps: that it shall leave.
     pub fn rouse(&self) {
-        write(self.wire.alarm.as_fd());
+        write(self.wire.eventfd.as_fd());
     }
 }
 
@@ -76,20 +71,13 @@ impl Ear {
     /// Sleeps until rung, unless `has_work` finds something, now or right after a wake was
     /// asked for. May be given up at any time, for instance because a datagram came first.
     pub async fn rung(&mut self, mut has_work: impl FnMut() -> bool) -> io::Result<()> {
-        let [rings, alarms] = match &mut self.watches {
-            Some(watches) => watches,
-            none => {
-                let Wire { eventfd, alarm, .. } = &*self.wire;
-                none.insert([Watch::eventfd(eventfd)?, Watch::eventfd(alarm)?])
-            }
+        let watch = match &mut self.watch {
+            Some(watch) => watch,
+            none => none.insert(Watch::eventfd(&self.wire.eventfd)?),
         };
         let _awake_again = Asleep::fall(&self.wire.asleep);
         if !has_work() {
-            poll_fn(|cx| {
-                let (rung, roused) = (rings.poll(cx), alarms.poll(cx));
-                if rung.is_ready() { rung } else { roused }
-            })
-            .await;
+            poll_fn(|cx| watch.poll(cx)).await;
         }
         Ok(())
     }
@@ -203,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_missed_a_ring_can_be_roused() {
+    fn a_shard_that_does_not_seem_to_sleep_can_be_roused() {
         let bell = Bell::new().unwrap();
         let shard = {
             let bell = bell.clone();
@@ -211,7 +199,7 @@ mod tests {
                 .spawn(move || async move {
                     let mut ear = bell.ear();
                     ear.rung(|| false).await.unwrap();
-                    // And again: one alarm is one waking.
+                    // And again: roused once is woken once.
                     let unheard = ear.rung(|| false).or(async {
                         glommio::timer::sleep(Duration::from_millis(20)).await;
                         Err(io::ErrorKind::TimedOut.into())
@@ -220,7 +208,6 @@ mod tests {
                 })
                 .unwrap()
         };
-        // As a ringer leaves it whose write is lost on the way.
         while !bell.wire.asleep.swap(false, Ordering::SeqCst) {
             std::thread::yield_now();
         }

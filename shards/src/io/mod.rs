@@ -6,7 +6,7 @@
 //! `envelope`, `arrivals` and `cmsg` (the kernel's message layouts). `socket` opens what they use,
 //! `steer` tells the kernel which shard's socket a datagram belongs to, `lanes` keeps apart what
 //! can wait, `bell` wakes a shard from another thread, `watch` is how both wait inside glommio,
-//! `pause` stops the thread, `clock` reads the time, `record` writes down what is sent where
+//! `executor` keeps glommio from oversleeping, `pause` stops the thread, `clock` reads the time, `record` writes down what is sent where
 //! somebody wants to know, `priority` is for threads that measure.
 //!
 //! Invariants: the only unsafe code of this crate besides the sealing call and a hint to the CPU
@@ -16,6 +16,7 @@
 
 pub mod bell;
 pub mod clock;
+pub mod executor;
 pub mod lanes;
 pub mod listener;
 pub mod pause;

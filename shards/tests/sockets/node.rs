@@ -14,6 +14,7 @@ use shards::counter::Counter;
 use shards::engine::EngineConfig;
 use shards::ids::{AppId, ShardId};
 use shards::io::bell::Bell;
+use shards::io::executor::never_oversleep;
 use shards::io::lanes::{self, Lanes};
 use shards::io::port::{self, PortKind};
 use shards::io::socket::{Socket, Sockets};
@@ -103,6 +104,7 @@ impl Node {
             node.windows.push(window.clone());
             let (up, steering, leaving) = (up.clone(), steering.clone(), Arc::clone(&leaving));
             let work = move || async move {
+                never_oversleep();
                 glommio::timer::sleep(Duration::from_millis(1)).await;
                 let port = port::open(kind, lanes.urgent).map_err(|(error, _)| error);
                 let mut shard = Shard::new(config, port.expect("a port"), seat, steering);
@@ -174,26 +176,14 @@ impl Node {
     /// Asks the shards to leave.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
-        self.bells.iter().for_each(Bell::ring);
+        self.bells.iter().for_each(Bell::rouse);
     }
 
     /// Waits until they have left.
     pub(crate) fn join(&mut self) {
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            // As the main thread of a node does: a shard may sleep through a single ring.
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    self.bells.iter().for_each(Bell::rouse);
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            });
-            let ended: Vec<_> = self.threads.drain(..).map(ExecutorJoinHandle::join).collect();
-            done.store(true, Ordering::Relaxed);
-            for thread in ended {
-                thread.expect("no shard panics");
-            }
-        });
+        for thread in self.threads.drain(..).map(ExecutorJoinHandle::join) {
+            thread.expect("no shard panics");
+        }
     }
 }
 
