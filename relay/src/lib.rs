@@ -2,3 +2,9 @@
 //!
 //! Everything here is sans-IO: datagrams and time in, datagrams and events out. It knows nothing
 //! of sockets, clocks, WebRTC or HTTP.
+
+#![forbid(unsafe_code)]
+
+pub mod replay;
+pub mod seal;
+pub mod wire;
