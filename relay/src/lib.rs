@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod link;
 pub mod replay;
 pub mod seal;
 pub mod wire;
