@@ -191,6 +191,12 @@ impl Link {
         Duration::from_micros(self.time.at(now).saturating_sub(self.heard_at))
     }
 
+    /// Asks the other side with the next [`flush`](Self::flush) whether it is there, whatever was
+    /// asked before.
+    pub fn probe(&mut self) {
+        self.pinged_at = None;
+    }
+
     /// The smoothed round trip.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt.smooth().map(Duration::from_micros)

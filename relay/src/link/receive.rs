@@ -149,7 +149,9 @@ impl Link {
                 };
                 self.rtt.note(self.offset.note(&echo, at).ok_or(Fault::Record)?);
                 for clock in std::mem::take(&mut self.unplaced) {
-                    self.on_clock(clock, at, deliver)?;
+                    if let Err(fault) = self.on_clock(clock, at, deliver) {
+                        self.stats.faults.note(fault);
+                    }
                 }
                 Ok(())
             }
@@ -169,7 +171,11 @@ impl Link {
         deliver: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Fault> {
         let Some(offset) = self.offset.get(at) else {
-            if self.unplaced.len() < UNPLACED_MAX {
+            let same =
+                |known: &&mut Clock<u64>| (known.lane, known.source) == (clock.lane, clock.source);
+            if let Some(known) = self.unplaced.iter_mut().find(same) {
+                *known = clock;
+            } else if self.unplaced.len() < UNPLACED_MAX {
                 self.unplaced.push(clock);
             }
             return Ok(());

@@ -62,6 +62,7 @@ impl Build {
 
     pub(super) fn set_mtu(&mut self, bytes: usize) {
         self.room = bytes.clamp(DATAGRAM_MIN, DATAGRAM_MAX) - OVERHEAD;
+        self.run = 0;
     }
 
     /// How long to make the records, `next` being the length of what comes after, 0 at the end.
@@ -113,7 +114,8 @@ impl Link {
     pub fn flush(&mut self, now: Instant, sink: &mut impl Sink) {
         let at = self.time.at(now);
         self.sealer.turn(now);
-        if self.gaps.is_due(at) {
+        // An answer carries a report along: whoever asks may have lost the last one.
+        if self.gaps.is_due(at) || self.ping.is_some() {
             self.feedback(at, sink);
         }
         if let Some((ping_sent_at, ping_received_at)) = self.ping.take() {

@@ -102,7 +102,7 @@ fn a_hostile_other_side_takes_bounded_memory_and_nothing_breaks() {
     let mut now = start();
     let mut out = vec![0; DATAGRAM_MAX];
     let mut text = Vec::new();
-    for round in 0..60_000u64 {
+    for round in 0..12_000u64 {
         now += Duration::from_micros(rng.next() % 300);
         text.clear();
         match round % 6 {
@@ -169,7 +169,7 @@ fn a_hostile_other_side_takes_bounded_memory_and_nothing_breaks() {
             assert!(sink.1 <= 4, "{} datagrams", sink.1);
         }
     }
-    assert!(link.stats().faults.total() > 10_000);
+    assert!(link.stats().faults.total() > 3_000);
     let bytes = size_of_val(&link);
     assert!(bytes < 8 << 10, "the link itself has {bytes} bytes");
 }

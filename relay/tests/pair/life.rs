@@ -155,6 +155,31 @@ fn a_path_that_breaks_one_way_is_noticed_at_both_ends() {
 }
 
 #[test]
+fn reports_that_were_lost_do_not_leave_a_path_broken_for_ever() {
+    let mut world = World::new(1, Path::new(20));
+    let lane = world.nodes[1].link.open_lane().unwrap();
+    world.stream(SECOND, lane, 300, 800);
+    world.nodes[1].path.loss = 1.0;
+    world.stream(5 * SECOND, lane, 300, 800);
+    assert_eq!(world.nodes[0].link.state(), State::Break);
+    world.nodes[1].path.loss = 0.0;
+    // Nothing is sent, for nothing may be.
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.nodes[0].link.state(), State::Ok);
+}
+
+#[test]
+fn a_probe_is_answered_within_a_round_trip() {
+    let mut world = World::new(1, Path::new(20));
+    world.run_for(SECOND + ms(10));
+    let heard = world.nodes[0].link.stats().datagrams_in;
+    world.act(0, |node, _, _| node.link.probe());
+    world.run_for(ms(41));
+    assert!(world.nodes[0].link.stats().datagrams_in > heard);
+    assert!(world.nodes[0].link.silence(world.now) < ms(1));
+}
+
+#[test]
 fn a_queue_on_the_path_makes_the_sender_shed_and_its_end_restores() {
     let mut world = World::new(1, Path::new(20));
     let lane = world.nodes[1].link.open_lane().unwrap();
