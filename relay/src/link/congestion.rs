@@ -72,6 +72,7 @@ pub(super) struct Congestion {
     calm: Option<u64>,
     cool: Option<u64>,
     losses: Losses,
+    judged_at: u64,
 }
 
 impl Congestion {
@@ -90,6 +91,7 @@ impl Congestion {
             calm: None,
             cool: None,
             losses: Losses::default(),
+            judged_at: now,
         }
     }
 
@@ -123,7 +125,7 @@ impl Congestion {
 
     /// When to judge anew, without reports.
     pub(super) fn deadline(&self) -> Option<u64> {
-        (self.state != State::Ok || self.shed > 0).then_some(self.judged_at() + TICK)
+        (self.state != State::Ok || self.shed > 0).then_some(self.judged_at + TICK)
     }
 
     pub(super) fn on_timeout(&mut self, now: u64) {
@@ -164,12 +166,8 @@ impl Congestion {
         self.queue > WARM_QUEUE && self.state != State::Ok
     }
 
-    fn judged_at(&self) -> u64 {
-        self.losses.looked_at
-    }
-
     fn judge(&mut self, now: u64) {
-        self.losses.forget(now);
+        self.judged_at = now;
         if now.saturating_sub(self.queue_at) > STALE {
             self.queue = 0;
         }
@@ -244,7 +242,6 @@ fn held(since: &mut Option<u64>, holds: bool, now: u64) {
 struct Losses {
     /// Tenth, sent, lost; at its place modulo the length.
     tenths: [(u64, u64, u64); TENTHS],
-    looked_at: u64,
 }
 
 impl Losses {
@@ -256,10 +253,6 @@ impl Losses {
         }
         place.1 += sent;
         place.2 += lost;
-    }
-
-    fn forget(&mut self, now: u64) {
-        self.looked_at = now;
     }
 
     fn sum(&self, span: u64, now: u64) -> (u64, u64) {

@@ -257,9 +257,10 @@ impl Link {
 
     /// When the tail is to be sent again. Not for ever: a path that carries nothing back gets
     /// no more than what is sent anyway.
+    #[inline]
     fn tail_due(&self) -> Option<u64> {
-        let timeout = tail_timeout(self.rtt.smooth(), self.rtt.var());
         let tail_at = self.sent.tail_at().filter(|_| self.tail_tries < TAIL_TRIES_MAX)?;
+        let timeout = tail_timeout(self.rtt.smooth(), self.rtt.var());
         Some(tail_at + (timeout << self.tail_tries))
     }
 
@@ -271,8 +272,7 @@ impl Link {
     /// When to ask whether the other side is there, and what time it has.
     fn ping_due(&self) -> u64 {
         let Some(pinged_at) = self.pinged_at else { return self.spoke_at };
-        let known = self.offset.get(self.heard_at).is_some();
-        let (quiet, measure) = match (self.active, known) {
+        let (quiet, measure) = match (self.active, self.offset.is_known()) {
             (true, _) => (PING_ACTIVE, PING_MEASURE),
             (false, true) => (PING_IDLE, PING_IDLE),
             (false, false) => (PING_MEASURE, PING_MEASURE),

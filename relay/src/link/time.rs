@@ -154,6 +154,12 @@ impl Offset {
         Some(rtt)
     }
 
+    /// Whether there was any sample.
+    #[inline]
+    pub(super) fn is_known(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// What to subtract from a time of the other side's to have it on our clock, in µs.
     pub(super) fn get(&self, now: u64) -> Option<i64> {
         self.samples.get(now).map(|(_, offset)| offset).or(self.last)
