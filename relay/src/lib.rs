@@ -1,0 +1,11 @@
+//! How shardcast nodes find each other and carry tracks between them.
+//!
+//! Everything here is sans-IO: datagrams and time in, datagrams and events out. It knows nothing
+//! of sockets, clocks, WebRTC or HTTP.
+
+#![forbid(unsafe_code)]
+
+pub mod link;
+pub mod replay;
+pub mod seal;
+pub mod wire;
