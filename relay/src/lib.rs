@@ -2,3 +2,8 @@
 //!
 //! Everything here is sans-IO: datagrams and time in, datagrams and events out. It knows nothing
 //! of sockets, clocks, WebRTC or HTTP.
+
+#![forbid(unsafe_code)]
+
+pub mod keys;
+pub mod members;
