@@ -5,5 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
+pub mod hub;
 pub mod keys;
 pub mod members;

@@ -27,7 +27,7 @@ impl Machine for Member {
         self.members.timeout()
     }
 
-    fn poll(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    fn poll(&mut self, _: Instant) -> Option<(SocketAddr, Vec<u8>)> {
         self.members.poll_transmit().map(|datagram| (datagram.to, datagram.bytes))
     }
 

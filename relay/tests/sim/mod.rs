@@ -19,7 +19,7 @@ pub(crate) trait Machine {
     fn wake(&mut self, now: Instant);
     fn wakes_at(&self) -> Option<Instant>;
     /// The next datagram, and where it goes.
-    fn poll(&mut self) -> Option<(SocketAddr, Vec<u8>)>;
+    fn poll(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)>;
     /// Takes note of what happened.
     fn settle(&mut self, now: Instant);
 }
@@ -58,6 +58,8 @@ pub(crate) struct Net<M> {
     pub(crate) cut: fn(usize, usize) -> bool,
     /// If so, all that is sent is kept here.
     pub(crate) record: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// Longer datagrams do not pass (UDP payload).
+    pub(crate) mtu: usize,
     /// Bytes sent by each place, with 28 for IP and UDP each.
     pub(crate) sent_bytes: Vec<u64>,
     pub(crate) sent_datagrams: u64,
@@ -80,6 +82,7 @@ impl<M: Machine> Net<M> {
             serial: 0,
             cut: |_, _| false,
             record: None,
+            mtu: 1472,
             sent_bytes: Vec::new(),
             sent_datagrams: 0,
             spent: Duration::ZERO,
@@ -208,7 +211,7 @@ impl<M: Machine> Net<M> {
         let Some(mut machine) = self.places[at].machine.take() else { return };
         machine.settle(now);
         let began = clock();
-        while let Some((to, datagram)) = machine.poll() {
+        while let Some((to, datagram)) = machine.poll(now) {
             self.send(at, to, datagram);
         }
         self.spent += began.elapsed();
@@ -235,7 +238,8 @@ impl<M: Machine> Net<M> {
         }
         let Some(&target) = self.routes.get(&to) else { return };
         let weather = self.weather;
-        if (self.cut)(at, target) || self.rng.random_bool(weather.loss) {
+        if datagram.len() > self.mtu || (self.cut)(at, target) || self.rng.random_bool(weather.loss)
+        {
             return;
         }
         let copies = if self.rng.random_bool(weather.repeat) { 2 } else { 1 };
