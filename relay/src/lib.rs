@@ -9,3 +9,4 @@ pub mod control;
 pub mod hub;
 pub mod keys;
 pub mod members;
+pub mod parsers;

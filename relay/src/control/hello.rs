@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::ControlFault;
-use crate::members::NodeId;
+use crate::members::{NodeId, can_be_sent_to};
 
 /// The protocol's version that this program speaks.
 pub const VERSION: u16 = 1;
@@ -93,6 +93,10 @@ impl Hello {
         if hello.links.len() > usize::from(hello.shards) || hello.link_id > LINK_ID_MAX {
             return Err(ControlFault::Malformed);
         }
+        // Media would go there.
+        if !hello.links.iter().copied().all(can_be_sent_to) {
+            return Err(ControlFault::Malformed);
+        }
         Ok((versions, hello))
     }
 }
@@ -144,6 +148,7 @@ mod tests {
             Hello { shards: 254, ..hello() },
             Hello { epoch: 0, ..hello() },
             Hello { link_id: LINK_ID_MAX + 1, ..hello() },
+            Hello { links: vec!["0.0.0.0:1".parse().unwrap()], ..hello() },
         ];
         for hello in wrong {
             let bytes = hello.write(Versions::of(1));

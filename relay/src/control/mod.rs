@@ -222,7 +222,9 @@ impl Control {
         let old = std::mem::replace(&mut peer.address, address);
         peer.member = true;
         if moved {
+            // Another node has the number now (see `NodeId`).
             self.addresses.remove(&old);
+            self.hang_up(now, node, Broken::Restarted);
         }
         self.addresses.insert(address, node);
         self.attend(now, node);
@@ -477,6 +479,21 @@ enum Code {
     WrongNode = 6,
     Misbehaved = 7,
     Late = 8,
+}
+
+/// Whether these bytes are a hello.
+pub(crate) fn parse_hello(bytes: &[u8]) -> bool {
+    hello::Hello::parse(bytes).is_ok()
+}
+
+/// The messages in these bytes.
+pub(crate) fn parse_messages(bytes: &[u8], piece: usize) -> Option<Vec<Vec<u8>>> {
+    let mut reader = frames::FrameReader::new(MESSAGE_MAX);
+    let mut messages = Vec::new();
+    for piece in bytes.chunks(piece) {
+        reader.push(piece, |message| messages.push(message)).ok()?;
+    }
+    Some(messages)
 }
 
 /// Link ids in use at once; a table indexed by them is small.

@@ -218,7 +218,8 @@ mod tests {
         assert_eq!(one.cert, certified(keys.sending()).cert);
         assert_ne!(one.cert, certified(keys.get(2).unwrap()).cert);
         assert_eq!(one.cert[0].len(), 44);
-        one.keys_match().unwrap();
+        let signers = one.key.public_key().unwrap();
+        assert_eq!(signers.as_ref(), one.cert[0].as_ref());
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl fmt::Debug for Identity {
 }
 
 /// Whether datagrams may go to this address at all.
-pub(super) fn can_be_sent_to(address: SocketAddr) -> bool {
+pub(crate) fn can_be_sent_to(address: SocketAddr) -> bool {
     let ip = address.ip();
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast

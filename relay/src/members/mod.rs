@@ -45,6 +45,7 @@ use table::Table;
 
 pub use envelope::{DATAGRAM_MAX, FIRST_BYTE};
 pub use fault::{MemberFault, MemberFaults};
+pub(crate) use identity::can_be_sent_to;
 pub use identity::{Identity, NodeId};
 pub use loads::Load;
 pub use table::MemberEvent;
@@ -161,7 +162,7 @@ impl Members {
         let sealer = Sealer::new(&config.keys, rng.random(), salt.as_bytes());
         let opener = Opener::new(&config.keys, sealer.boot(), identity.cookie);
         let mut seeds = config.seeds;
-        seeds.retain(|&seed| seed != config.address && identity::can_be_sent_to(seed));
+        seeds.retain(|&seed| seed != config.address && can_be_sent_to(seed));
         seeds.sort_unstable();
         seeds.dedup();
         seeds.truncate(SEEDS_MAX);
@@ -214,11 +215,6 @@ impl Members {
         self.table.get(node).map(|identity| Node { identity, load })
     }
 
-    /// Whether a node that is up has this address.
-    pub fn is_address_known(&self, address: SocketAddr) -> bool {
-        self.table.at(address).is_some()
-    }
-
     /// What was dropped, and why.
     pub fn faults(&self) -> &MemberFaults {
         &self.faults
@@ -235,7 +231,7 @@ impl Members {
     /// Uses other seeds from now on: names are resolved anew now and then.
     pub fn set_seeds(&mut self, seeds: &[SocketAddr]) {
         let own = self.identity().address;
-        let usable = |seed: &SocketAddr| *seed != own && identity::can_be_sent_to(*seed);
+        let usable = |seed: &SocketAddr| *seed != own && can_be_sent_to(*seed);
         self.seeds = seeds.iter().copied().filter(usable).take(SEEDS_MAX).collect();
     }
 
@@ -478,6 +474,15 @@ impl fmt::Debug for Members {
             .field("up", &self.table.len())
             .field("faults", &self.faults)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether these bytes are what a datagram may hold.
+pub(crate) fn parse_body(bytes: &[u8]) -> bool {
+    match Body::parse(bytes) {
+        Ok(Body::Swim { swim, .. }) => swim.is_empty() || body::Inside::parse(swim).is_ok(),
+        Ok(_) => true,
+        Err(_) => false,
     }
 }
 
