@@ -106,8 +106,9 @@ fn a_node_that_the_called_one_does_not_know_yet_is_served_all_the_same() {
     assert_eq!(told, expected);
     net.with(0, |c, now| c.control.send(now, node, Class::Calls, b"y")).unwrap();
     net.run_for(SECOND);
-    let is_answer = |event: &ControlEvent| matches!(event, ControlEvent::Message { bytes, .. } if bytes == b"y");
-    assert!(net.get(1).unwrap().events.iter().any(is_answer));
+    let (node, class, bytes) = (NodeId(1000), Class::Calls, b"y".to_vec());
+    let answer = ControlEvent::Message { node, class, bytes };
+    assert!(net.get(1).unwrap().events.contains(&answer));
 }
 
 #[test]

@@ -56,8 +56,8 @@ pub const DATAGRAM_MAX: usize = 1200;
 /// What the envelope adds.
 pub(super) const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
-/// Runs of nodes whose keys and windows are kept, less than 1 KB each. At 1,000 nodes and a deployment a day
-/// that is a new cookie each four days, which costs one change of identity.
+/// Runs of nodes whose keys and windows are kept, less than 1 KB each. At 1,000 nodes and a
+/// deployment a day that is a new cookie each four days, which costs one change of identity.
 pub(super) const SENDERS_MAX: usize = 4096;
 
 /// How long datagrams bound to the cookie before are accepted: until all have heard the new one.
