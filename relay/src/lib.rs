@@ -5,7 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
+pub mod hub;
+pub mod keys;
 pub mod link;
+pub mod members;
+pub mod parsers;
 pub mod replay;
 pub mod seal;
 pub mod wire;
