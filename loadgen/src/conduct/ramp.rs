@@ -7,7 +7,7 @@ use super::{Plan, peers, run};
 use crate::real::limits;
 use crate::report::objective::Objective;
 use crate::report::ramp::Ramp;
-use crate::report::summary::Report;
+use crate::report::summary::{Report, Trial};
 use crate::scenario::{Scenario, Sizes};
 
 /// What was found.
@@ -105,6 +105,7 @@ pub fn ramp(
     let what = raised(plan.scenario, &mut plan.sizes.clone()).0;
     let mut ramp = Ramp::new(load(plan), reach.most);
     let (mut best, mut last, mut undecided) = (None, None, None);
+    let mut trials = Vec::new();
     while let Some(load) = ramp.next() {
         let mut report = run(&sized(plan, load), stop);
         report.judge(objective);
@@ -124,6 +125,7 @@ pub fn ramp(
         ramp.tried(held);
         let verdict = if held { "held".to_owned() } else { missed.join("; ") };
         say(&format!("{load} {what}: {verdict}"));
+        trials.push(Trial { load, missed });
         if held {
             best = Some(report);
         } else {
@@ -134,6 +136,7 @@ pub fn ramp(
     // `next` names a load at first, so that at least one run was made.
     let mut report = best.or(last).unwrap_or_else(|| run(plan, stop));
     report.generator_warnings.extend(reach.end(held, what));
+    report.ramp = trials;
     Found { report, held, failed, undecided, what }
 }
 

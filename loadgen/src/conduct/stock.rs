@@ -136,7 +136,7 @@ impl Stock {
         if span.is_zero() {
             return;
         }
-        let server = self.watch.glance();
+        let server = self.watch.glance().await;
         let own_cpu = self.own_cpu();
         let spent = |now: Option<Duration>, before: Option<Duration>| {
             let spent = now?.checked_sub(before?)?;

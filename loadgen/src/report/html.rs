@@ -195,7 +195,8 @@ fn timeline(
     lines: Vec<Line>,
 ) -> Chart {
     let at = |seconds: f64| clock(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    let xs: Vec<f64> = moments.iter().map(|moment| moment.at_s).collect();
+    // What was counted in a span of time is drawn in its middle.
+    let xs: Vec<f64> = moments.iter().map(|moment| moment.at_s + moment.span_s / 2.0).collect();
     let ticks = time_ticks(xs.last().copied().unwrap_or(0.0));
     Chart {
         title,

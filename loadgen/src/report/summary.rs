@@ -164,8 +164,19 @@ pub struct Report {
 
     /// What was asked of the run, and what of it was missed.
     pub objective: Option<Judged>,
+    /// What `--ramp` tried to find the load of this run, in its order.
+    pub ramp: Vec<Trial>,
     /// The run over time, warm-up included.
     pub series: Vec<Moment>,
+}
+
+/// A run of a ramp.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// In viewers (in a meeting: people; of several: rooms; of `idle`: sessions).
+    pub load: u64,
+    /// What of the objective it missed; empty: it held.
+    pub missed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
