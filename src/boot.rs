@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::auth::{Admin, App};
 use http::tls::{Reloader, TlsConfig};
 use shards::engine::EngineConfig;
+use shards::ids::NodeId;
 use shards::io::bell::Bell;
 use shards::io::lanes::{self, Lanes};
 use shards::io::listener::listen;
@@ -40,12 +41,13 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     let bells: Vec<_> = seats.iter().map(Seat::bell).collect();
     let tls = tls(&plan)?;
     let http_drain = http::serve::Drain::default();
+    let node = node_id()?;
     let mut crew = Vec::new();
     for ((pin, seat), lanes) in plan.pins.iter().zip(seats).zip(lanes) {
         let berth = Berth {
             pin: *pin,
             engine: EngineConfig {
-                node: 0,
+                node,
                 shard: pin.shard,
                 shards: plan.pins.len(),
                 cert: cert.clone(),
@@ -77,6 +79,15 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
         bells.iter().for_each(Bell::rouse);
     });
     Ok(ending.exit_code())
+}
+
+/// A random one: whoever holds ids of a former run learns that its sessions are gone.
+fn node_id() -> Result<NodeId, StartError> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random)
+        .map_err(|error| machine("draw a random number", &error.to_string()))?;
+    // Zero is nobody.
+    Ok(NodeId(u32::from_ne_bytes(random).max(1)))
 }
 
 /// Every shard's media sockets, and what steers among them.

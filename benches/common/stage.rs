@@ -12,7 +12,7 @@ use shards::command::{
     TracksRequest,
 };
 use shards::engine::{Engine, EngineConfig, Progress};
-use shards::ids::{AppId, SessionId, ShardId};
+use shards::ids::{AppId, NodeId, SessionId, ShardId};
 use shards::mail::Ticket;
 use shards::outbox::{CAPACITY, Outbox};
 use shards::session::keys;
@@ -121,7 +121,7 @@ impl Stage {
         let cert = provider.dtls_provider.generate_certificate().expect("a certificate");
         let engine = |n: usize| {
             let config = EngineConfig {
-                node: 0,
+                node: NodeId(1),
                 shard: ShardId(n as u8),
                 shards,
                 cert: cert.clone(),

@@ -291,8 +291,8 @@ mod tests {
             Refusal::InvalidDescription("x".into()).into(),
             Refusal::HaveLocalOffer.into(),
             Refusal::NoLocalOffer.into(),
-            Refusal::NotImplemented("x").into(),
-            Refusal::Busy("x").into(),
+            Refusal::NotImplemented("x".into()).into(),
+            Refusal::Busy("x".into()).into(),
             Refusal::Draining.into(),
             Refusal::Internal.into(),
         ]

@@ -67,7 +67,7 @@ const PER_REQUEST: Duration =
 
 #[cfg(test)]
 mod tests {
-    use shards::ids::ShardId;
+    use shards::ids::{NodeId, ShardId};
 
     use super::*;
 
@@ -89,6 +89,6 @@ mod tests {
     }
 
     fn id(n: u64) -> SessionId {
-        SessionId::new(0, ShardId(0), n as u32 & 0xff_ffff, 0, n)
+        SessionId::new(NodeId(1), ShardId(0), n as u32 & 0xff_ffff, n)
     }
 }

@@ -16,7 +16,7 @@ use shards::command::{
     Reply, SdpKind, SessionInfo, Simulcast, TrackInfo, TrackObject, TrackResult, TracksReply,
     TracksRequest,
 };
-use shards::ids::{AppId, SessionId, ShardId};
+use shards::ids::{AppId, NodeId, SessionId, ShardId};
 
 #[test]
 fn a_session_is_opened_with_and_without_an_offer() {
@@ -287,8 +287,8 @@ fn refusals_have_their_status_code_and_words() {
         (Refusal::InvalidDescription("x".into()), 406, "invalid_session_description"),
         (Refusal::HaveLocalOffer, 406, "invalid_session_description"),
         (Refusal::NoLocalOffer, 406, "invalid_session_description"),
-        (Refusal::NotImplemented("x"), 501, "not_implemented"),
-        (Refusal::Busy("sessions per shard"), 503, "temporarily_unavailable_error"),
+        (Refusal::NotImplemented("x".into()), 501, "not_implemented"),
+        (Refusal::Busy("sessions per shard".into()), 503, "temporarily_unavailable_error"),
         (Refusal::Draining, 503, "temporarily_unavailable_error"),
         (Refusal::Internal, 500, "internal_error"),
     ];
@@ -476,7 +476,7 @@ fn on(path: &str) -> String {
 }
 
 fn me() -> SessionId {
-    SessionId::new(0, ShardId(1), 2, 3, 4)
+    SessionId::new(NodeId(1), ShardId(1), 2, 4)
 }
 
 fn offer(sdp: &str) -> Description {

@@ -17,7 +17,7 @@ use http::tls::{Identity, self_signed};
 use http::{Admin, App, Apps, Desk, Drain, NodeInfo, Process, Server, Timing, TlsConfig};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use shards::command::{Answer, Ask, Command, Refusal, Reply};
-use shards::ids::{SessionId, ShardId};
+use shards::ids::{NodeId, SessionId, ShardId};
 use shards::snapshot::{ApiMeters, Snapshot};
 
 #[test]
@@ -351,7 +351,7 @@ impl Desk for Clerk {
         glommio::timer::sleep(Duration::from_millis(200)).await;
         match command.ask {
             Ask::Create { .. } => {
-                let session = SessionId::new(0, ShardId(0), 0, 0, 1);
+                let session = SessionId::new(NodeId(1), ShardId(0), 0, 1);
                 Ok(Reply::Created { session, answer: None })
             }
             _ => Err(Refusal::Internal),

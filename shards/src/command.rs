@@ -4,6 +4,10 @@
 //! and its [`Answer`] travels back. HTTP and JSON are not known here; the words follow the
 //! Realtime API so that the translation is one to one.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{AppId, SessionId, ShardId};
 
 /// One request to the owner of a session.
@@ -15,7 +19,7 @@ pub struct Command {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// Opens a session; with `offer`, also negotiates it.
     Create { offer: Option<Description> },
@@ -49,21 +53,21 @@ impl Ask {
 }
 
 /// A session description.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     pub kind: SdpKind,
     /// CRLF-terminated lines; leniently read, strictly written.
     pub sdp: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SdpKind {
     Offer,
     Answer,
 }
 
 /// Where a track's media comes from, seen from the session in the URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Location {
     /// This session publishes.
     Local,
@@ -71,14 +75,14 @@ pub enum Location {
     Remote,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MediaKind {
     Audio,
     Video,
 }
 
 /// A track as requests name it and results echo it. Absent fields are empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TrackObject {
     pub location: Option<Location>,
     /// A transceiver's mid on the session in the URL, or `#name` for the transceiver of this
@@ -94,7 +98,7 @@ pub struct TrackObject {
 }
 
 /// A subscriber's choice among the layers of a simulcast track.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Simulcast {
     /// The rid to forward. Absent or empty: no preference.
     pub preferred_rid: Option<String>,
@@ -103,7 +107,7 @@ pub struct Simulcast {
     pub rid_not_available: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TracksRequest {
     pub offer: Option<Description>,
     /// All local or all remote, at most 64.
@@ -112,7 +116,7 @@ pub struct TracksRequest {
     pub auto_discover: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CloseRequest {
     pub mids: Vec<String>,
     /// Stop media without any SDP.
@@ -123,7 +127,7 @@ pub struct CloseRequest {
 /// What a command comes back with.
 pub type Answer = Result<Reply, Refusal>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Created {
         session: SessionId,
@@ -139,7 +143,7 @@ pub enum Reply {
     Deleted,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TracksReply {
     pub requires_immediate_renegotiation: bool,
     pub description: Option<Description>,
@@ -148,7 +152,7 @@ pub struct TracksReply {
 }
 
 /// One item of a [`TracksReply`]. Only what is `Some` is told to the client.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TrackResult {
     /// Empty for a failed pull.
     pub mid: String,
@@ -161,7 +165,7 @@ pub struct TrackResult {
 }
 
 /// Why one item of an otherwise good request failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ItemError {
     /// The publisher's session is unknown or has no such track.
     NotFoundTrack,
@@ -180,10 +184,10 @@ pub enum ItemError {
     /// The session already publishes a track of this name; carries it.
     RepeatedTrack(String),
     /// A bound was reached; says which.
-    Limit(&'static str),
+    Limit(Cow<'static, str>),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SessionInfo {
     pub tracks: Vec<TrackInfo>,
     /// Where the session lives and how it fares; told by the demo page.
@@ -191,7 +195,7 @@ pub struct SessionInfo {
     pub connected: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackInfo {
     pub location: Location,
     pub mid: String,
@@ -205,7 +209,7 @@ pub struct TrackInfo {
 }
 
 /// Why a whole request was refused. `http::problem` turns each into status, code and words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// No such session, or not any more: closed, expired, or of another application. Carries
     /// the id as asked, which may be the publisher's rather than the caller's.
@@ -221,9 +225,9 @@ pub enum Refusal {
     /// An answer came although no offer of ours is open.
     NoLocalOffer,
     /// Belongs to a feature this node does not have; carries its name.
-    NotImplemented(&'static str),
+    NotImplemented(Cow<'static, str>),
     /// A bound of the node or session was reached; says which. Worth a retry.
-    Busy(&'static str),
+    Busy(Cow<'static, str>),
     /// The node is leaving and takes no new sessions.
     Draining,
     /// The session failed inside and was ended.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, Waker};
 
 use crate::command::{Answer, Command, Refusal};
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::io::clock;
 use crate::mail::Ticket;
 use crate::mesh::place;
@@ -29,7 +29,7 @@ const TICKETS: usize = 4096;
 #[derive(Debug)]
 pub struct Counter {
     me: ShardId,
-    node: u16,
+    node: NodeId,
     loads: Arc<[AtomicU32]>,
     next: Cell<u64>,
     left: RefCell<VecDeque<(ShardId, Ticket, Command)>>,
@@ -66,7 +66,7 @@ struct Waiting {
 }
 
 impl Counter {
-    pub fn new(me: ShardId, node: u16, loads: Arc<[AtomicU32]>) -> Self {
+    pub fn new(me: ShardId, node: NodeId, loads: Arc<[AtomicU32]>) -> Self {
         Self {
             me,
             node,
@@ -86,7 +86,7 @@ impl Counter {
     /// Asks, and waits for the answer.
     pub async fn ask(&self, command: Command) -> Answer {
         if self.waiting.borrow().len() >= TICKETS {
-            return Err(Refusal::Busy("requests under way"));
+            return Err(Refusal::Busy("requests under way".into()));
         }
         let ticket = self.ticket();
         let number = ticket.number;
@@ -311,7 +311,7 @@ mod tests {
     use crate::meters::Meters;
 
     fn counter(shards: usize) -> Counter {
-        Counter::new(ShardId(0), 0, (0..shards).map(|_| AtomicU32::new(0)).collect())
+        Counter::new(ShardId(0), NodeId(1), (0..shards).map(|_| AtomicU32::new(0)).collect())
     }
 
     fn command() -> Command {

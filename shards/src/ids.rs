@@ -2,13 +2,16 @@
 //! so that nobody needs a directory.
 //!
 //! Invariants: an id round-trips through its text; two sessions never share an id, because
-//! 64 of its 128 bits are random.
+//! 64 of its 128 bits are random, and a node that starts anew is another node.
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use relay::members::NodeId;
+use serde::{Deserialize, Serialize};
+
 /// A shard of this node, counted from 0. At most [`ShardId::MAX_SHARDS`] per node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardId(pub u8);
 
 impl ShardId {
@@ -34,37 +37,35 @@ pub struct AppId(pub u16);
 
 /// A session's address and name. On the wire: 32 lower-hex characters.
 ///
-/// Layout, most significant first: node (16 bits), shard (8), slot (24), generation (16),
-/// random (64).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Layout, most significant first: node (32 bits), shard (8), slot (24), random (64).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(u128);
 
 impl SessionId {
     /// Builds the id of the session in `slot` of `shard`; `random` makes it unguessable.
-    pub fn new(node: u16, shard: ShardId, slot: u32, generation: u16, random: u64) -> Self {
+    pub fn new(node: NodeId, shard: ShardId, slot: u32, random: u64) -> Self {
         debug_assert!(slot < 1 << 24, "slots are bounded by limits::SESSIONS_PER_SHARD");
         Self(
-            u128::from(node) << 112
-                | u128::from(shard.0) << 104
-                | u128::from(slot & 0xff_ffff) << 80
-                | u128::from(generation) << 64
+            u128::from(node.0) << 96
+                | u128::from(shard.0) << 88
+                | u128::from(slot & 0xff_ffff) << 64
                 | u128::from(random),
         )
     }
 
     /// The node that owns the session.
-    pub fn node(self) -> u16 {
-        (self.0 >> 112) as u16
+    pub fn node(self) -> NodeId {
+        NodeId((self.0 >> 96) as u32)
     }
 
     /// The shard that owns the session.
     pub fn shard(self) -> ShardId {
-        ShardId((self.0 >> 104) as u8)
+        ShardId((self.0 >> 88) as u8)
     }
 
     /// The slot in its shard's session arena.
     pub fn slot(self) -> u32 {
-        (self.0 >> 80) as u32 & 0xff_ffff
+        (self.0 >> 64) as u32 & 0xff_ffff
     }
 }
 
@@ -103,8 +104,11 @@ mod tests {
 
     #[test]
     fn a_session_id_says_where_its_session_lives() {
-        let id = SessionId::new(7, ShardId(3), 0x12_3456, 9, 0xdead_beef);
-        assert_eq!((id.node(), id.shard(), id.slot()), (7, ShardId(3), 0x12_3456));
+        let id = SessionId::new(NodeId(0xfedc_ba98), ShardId(3), 0x12_3456, 0xdead_beef);
+        assert_eq!(
+            (id.node(), id.shard(), id.slot()),
+            (NodeId(0xfedc_ba98), ShardId(3), 0x12_3456)
+        );
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().len(), 32);
     }

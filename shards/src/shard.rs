@@ -400,7 +400,7 @@ mod tests {
 
     use super::*;
     use crate::command::{Ask, Command, Reply};
-    use crate::ids::AppId;
+    use crate::ids::{AppId, NodeId};
 
     /// Queues and shares as the server has them.
     #[test]
@@ -413,7 +413,7 @@ mod tests {
             let web =
                 executor.create_task_queue(Shares::Static(100), Latency::NotImportant, "http");
             let loads = (0..1).map(|_| AtomicU32::new(0)).collect();
-            let counter = Rc::new(Counter::new(ShardId(0), 0, loads));
+            let counter = Rc::new(Counter::new(ShardId(0), NodeId(1), loads));
             let passed_on = Rc::new(Cell::new(0));
             let asker = {
                 let (counter, passed_on) = (Rc::clone(&counter), Rc::clone(&passed_on));

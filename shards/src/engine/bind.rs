@@ -188,7 +188,9 @@ impl Engine {
         let numbering = numbering.unwrap_or_else(|| Numbering::fresh((self.random)()));
         let mut pull = Pull::new(key, pulled.feed, meta.kind, out, numbering);
         pull.simulcast.clone_from(&pulled.simulcast);
-        self.pulls.insert_with(|_| pull).ok_or(ItemError::Limit("pulls on this core"))
+        self.pulls
+            .insert_with(|_| pull)
+            .ok_or_else(|| ItemError::Limit("pulls on this core".into()))
     }
 
     /// The m-line of a live pull, or of its track, was negotiated again, perhaps with other

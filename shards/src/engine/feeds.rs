@@ -35,13 +35,15 @@ impl Engine {
                 return Err(ItemError::PublisherGone(key.session.to_string()));
             }
             if self.sought(key) >= SOUGHT_PER_SESSION {
-                return Err(ItemError::Limit("tracks sought from one session"));
+                return Err(ItemError::Limit("tracks sought from one session".into()));
             }
         } else {
             feed.origin = Origin::Shard { shard: owner, feed: None };
         }
-        let made =
-            self.feeds.insert_with(|_| feed).ok_or(ItemError::Limit("tracks on this node"))?;
+        let made = self
+            .feeds
+            .insert_with(|_| feed)
+            .ok_or_else(|| ItemError::Limit("tracks on this node".into()))?;
         self.registry.insert(key.clone(), made);
         if here {
             if let Some(session) = self.find_session(key.app, key.session)

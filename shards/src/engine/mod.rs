@@ -39,7 +39,7 @@ use self::pending::Pending;
 use self::sessions::Holder;
 use self::spread::{Resend, Run};
 use crate::command::Answer;
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::limits;
 use crate::mail::{Mail, Ticket};
 use crate::meters::{Holdings, Meters};
@@ -58,8 +58,8 @@ pub(crate) type SessionKey = Key<Session>;
 /// What a shard is told at its start, for good.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// This node's number in its cluster.
-    pub node: u16,
+    /// This run of the node.
+    pub node: NodeId,
     pub shard: ShardId,
     /// How many shards this node has.
     pub shards: usize,

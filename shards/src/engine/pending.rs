@@ -43,7 +43,7 @@ impl Engine {
             }
             _ => {
                 self.give_up(pending);
-                return self.answer(ticket, Err(Refusal::Busy("requests that wait")));
+                return self.answer(ticket, Err(Refusal::Busy("requests that wait".into())));
             }
         }
         self.next_waiter += 1;

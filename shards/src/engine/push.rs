@@ -101,7 +101,7 @@ impl Engine {
             let session = self.sessions.get(key).ok_or(Refusal::Internal)?;
             let told = |earlier: &TrackObject| earlier.track_name.as_deref() == Some(name);
             let error = if name.is_empty() || name.len() > TRACK_NAME_LEN {
-                Some(ItemError::Limit("characters of a track name"))
+                Some(ItemError::Limit("characters of a track name".into()))
             } else if session.published_by_name(name).is_some() || tracks[..at].iter().any(told) {
                 Some(ItemError::RepeatedTrack(name.into()))
             } else {
@@ -160,7 +160,7 @@ impl Engine {
         now: Instant,
     ) -> Result<(), ItemError> {
         if name.is_empty() || name.len() > TRACK_NAME_LEN {
-            return Err(ItemError::Limit("characters of a track name"));
+            return Err(ItemError::Limit("characters of a track name".into()));
         }
         let session = self.sessions.get(key).ok_or(ItemError::NotFoundTrack)?;
         let kind = match session.receiving_kind(mid) {
@@ -175,7 +175,7 @@ impl Engine {
             };
         }
         if session.published.iter().filter(|p| p.is_active()).count() >= TRACKS_PER_SESSION {
-            return Err(ItemError::Limit("tracks of one session"));
+            return Err(ItemError::Limit("tracks of one session".into()));
         }
         let meta = track_meta(session, mid, kind);
         let track = TrackKey { app: session.app, session: session.id, name: name.into() };
@@ -185,7 +185,7 @@ impl Engine {
             self.unpublish(key, feed);
         }
         let feed = self.publish_feed(&track, meta, now);
-        let feed = feed.ok_or(ItemError::Limit("tracks on this node"))?;
+        let feed = feed.ok_or_else(|| ItemError::Limit("tracks on this node".into()))?;
         if let Some(session) = self.sessions.get_mut(key) {
             session.published.retain(|p| p.is_active() || p.mid != mid);
             let (name, mid) = (Arc::clone(&track.name), mid.to_owned());

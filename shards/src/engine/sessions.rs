@@ -60,11 +60,10 @@ impl Engine {
         let (node, shard) = (self.config.node, self.config.shard);
         let random = &mut self.random;
         let key = self.sessions.insert_with(|key| {
-            let generation = key.generation() as u16;
-            let id = SessionId::new(node, shard, key.slot(), generation, random());
+            let id = SessionId::new(node, shard, key.slot(), random());
             Session::new(id, app, random, now)
         });
-        let key = key.ok_or(Refusal::Busy("sessions on this node"))?;
+        let key = key.ok_or_else(|| Refusal::Busy("sessions on this node".into()))?;
         self.meters.sessions_opened += 1;
         self.schedule(key, now + UNCONNECTED_LIFETIME);
         Ok(key)

@@ -528,7 +528,7 @@ fn case_c_with_a_taken_or_repeated_name_fails_that_item() {
     let reply = world.tracks(session, pulling(tracks));
     let errors: Vec<_> = reply.tracks.iter().map(|track| track.error.clone()).collect();
     let repeated = |name: &str| Some(ItemError::RepeatedTrack(name.into()));
-    let too_long = Some(ItemError::Limit("characters of a track name"));
+    let too_long = Some(ItemError::Limit("characters of a track name".into()));
     assert_eq!(errors, [repeated("cam"), None, repeated("new"), too_long]);
     assert!(reply.requires_immediate_renegotiation);
 }

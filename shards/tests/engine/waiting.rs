@@ -168,7 +168,7 @@ fn requests_that_wait_are_bounded_per_session() {
     };
     let tickets: Vec<_> = (0..=PENDING_PER_SESSION).map(|n| world.tell(0, ask(n))).collect();
     let last = world.answer_to(tickets[PENDING_PER_SESSION]);
-    assert_eq!(last, Some(Err(Refusal::Busy("requests that wait"))));
+    assert_eq!(last, Some(Err(Refusal::Busy("requests that wait".into()))));
     for &ticket in &tickets[..PENDING_PER_SESSION] {
         assert_eq!(world.answer_to(ticket), None);
     }
@@ -218,7 +218,7 @@ fn a_limit_is_told_alike_on_every_shard() {
     for shard in [0, 1] {
         let viewer = world.create(shard);
         let reply = world.tracks(viewer, pulling(vec![remote(publisher, "one more")]));
-        let limit = ItemError::Limit("tracks sought from one session");
+        let limit = ItemError::Limit("tracks sought from one session".into());
         assert_eq!(reply.tracks[0].error, Some(limit), "shard {shard}");
     }
 }

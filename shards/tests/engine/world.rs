@@ -10,7 +10,7 @@ use shards::command::{
     TrackObject, TracksReply, TracksRequest,
 };
 use shards::engine::{Engine, EngineConfig, Progress};
-use shards::ids::{AppId, SessionId, ShardId};
+use shards::ids::{AppId, NodeId, SessionId, ShardId};
 use shards::mail::{Mail, Ticket};
 use shards::outbox::Outbox;
 use shards::session::keys;
@@ -74,7 +74,7 @@ impl World {
             keys::provider().dtls_provider.generate_certificate().expect("a certificate");
         let engine = |n: usize| {
             let config = EngineConfig {
-                node: 0,
+                node: NodeId(1),
                 shard: ShardId(n as u8),
                 shards,
                 cert: cert.clone(),

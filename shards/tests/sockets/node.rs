@@ -12,7 +12,7 @@ use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shar
 use shards::command::{Answer, Ask, Command};
 use shards::counter::Counter;
 use shards::engine::EngineConfig;
-use shards::ids::{AppId, ShardId};
+use shards::ids::{AppId, NodeId, ShardId};
 use shards::io::bell::Bell;
 use shards::io::executor::never_oversleep;
 use shards::io::lanes::{self, Lanes};
@@ -94,7 +94,7 @@ impl Node {
         let (up, ups) = channel();
         for (n, (seat, lanes)) in seats.into_iter().zip(lanes).enumerate() {
             let config = EngineConfig {
-                node: 0,
+                node: NodeId(1),
                 shard: ShardId(n as u8),
                 shards,
                 cert: cert.clone(),
