@@ -228,7 +228,7 @@ fn times(report: &Report) {
         let bound = |us| known(us, |us| format!("≤ {}", micros(us)));
         [bound(p50), bound(p99), bound(p999), String::new()]
     };
-    line("  in the server: wake to send", within(report.server_wake_to_send_us), "");
+    line("  in the server: arrival to send", within(report.server_arrival_to_send_us), "");
     line("  in the server: a turn", within(report.server_turn_us), "");
     let api = report.api_look_ms;
     let failed = report.looks_failed();

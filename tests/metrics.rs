@@ -75,7 +75,7 @@ fn the_counters_say_exactly_what_was_sent() {
     let messages = all("shardcast_messages", &[outs]);
     assert_eq!(all("shardcast_gso_run_length", &["_count"]), messages);
     assert_eq!(all("shardcast_gso_run_length", &["_sum"]), all("shardcast_datagrams", &[outs]));
-    assert!(all("shardcast_wake_to_send_seconds", &["_count"]) > 0.0);
+    assert!(all("shardcast_arrival_to_send_seconds", &["_count"]) > 0.0);
     assert!(all("shardcast_shard_cpu_seconds", &[]) <= all("process_cpu_seconds", &[]));
     for (route, count) in [("sessions/new", 2.0), ("tracks/new", 2.0), ("renegotiate", 1.0)] {
         let route = format!("route=\"{route}\"");

@@ -56,6 +56,8 @@ pub struct Shard {
     wake: Moderator,
     /// When something last arrived.
     found_at: Option<Instant>,
+    /// When the kernel had the oldest datagram of this turn (wall clock).
+    oldest: Option<Duration>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -89,6 +91,7 @@ impl Shard {
             surveys,
             wake,
             found_at: None,
+            oldest: None,
         }
     }
 
@@ -144,6 +147,7 @@ impl Shard {
     /// One turn: takes what is there, waits for the rest of a frame if that pays, and sends.
     fn turn(&mut self, began: Instant) -> Turn {
         let (mut turn, mut now) = (Turn::default(), began);
+        self.oldest = None;
         loop {
             let taken = self.take(now);
             turn = turn.and(taken);
@@ -161,7 +165,7 @@ impl Shard {
         }
         let sent = self.spread(now);
         let mut ended = clock::now();
-        let forwarded = (turn.found && sent).then(|| ended.saturating_duration_since(began));
+        let forwarded = (turn.found && sent).then(|| self.held_up(began, ended));
         if let Some(looked) = self.take_leisurely(ended, turn) {
             ended = clock::now();
             // Where more of it waits, there is another look before the shard sleeps.
@@ -173,6 +177,15 @@ impl Shard {
         turn.answered |= self.pass_on();
         self.tell();
         turn
+    }
+
+    /// How long the first datagram of a turn was in our hands, the time in its socket included,
+    /// until the last that the turn sent was out of them. Mail counts from the turn's begin.
+    fn held_up(&self, began: Instant, ended: Instant) -> Duration {
+        let turn = ended.saturating_duration_since(began);
+        // A wall clock that was set meanwhile tells nothing.
+        let waited = self.oldest.and_then(|oldest| clock::wall().checked_sub(oldest));
+        waited.filter(|waited| *waited < CLOCK_SET).map_or(turn, |waited| waited.max(turn))
     }
 
     /// Takes mail, datagrams, commands, and what is due.
@@ -192,8 +205,9 @@ impl Shard {
                 }
             }
         }
-        let engine = &mut self.engine;
+        let (engine, oldest) = (&mut self.engine, &mut self.oldest);
         let received = self.port.receive(BUDGET, &mut |arrival| {
+            *oldest = arrival.arrived.into_iter().chain(*oldest).min();
             engine.handle_datagram(arrival.source, arrival.local, arrival.bytes, now);
         });
         turn.found |= received.count > 0;
@@ -371,6 +385,9 @@ const OVERSLEPT_MAX: Duration = Duration::from_millis(20);
 
 /// Media flows if anything came within this time.
 const FLOWING: Duration = Duration::from_secs(1);
+
+/// No datagram waits so long: then its time of arrival, or ours, is wrong.
+const CLOCK_SET: Duration = Duration::from_secs(10);
 
 /// How long to sleep at most when mail waits for room in a ring.
 const RING_FULL: Duration = Duration::from_millis(1);

@@ -31,9 +31,9 @@ pub struct Snapshot {
 pub struct Pulse {
     /// Turns in which there was something to do, in nanoseconds.
     pub turns: Histogram<{ TURN_BOUNDS.len() }>,
-    /// The same, of turns in which something arrived and something was sent: until the last
-    /// datagram was with the kernel.
-    pub wake_to_send: Histogram<{ TURN_BOUNDS.len() }>,
+    /// Of turns in which something arrived and something was sent: from when the kernel had the
+    /// first datagram until it had the last one that was sent; of mail from the turn's begin.
+    pub arrival_to_send: Histogram<{ TURN_BOUNDS.len() }>,
     /// Times the loop slept and woke.
     pub wakeups: u64,
 }
@@ -48,17 +48,17 @@ const TURN_BOUNDS: [u64; 18] = micros([
 impl Default for Pulse {
     fn default() -> Self {
         let times = Histogram::new(&TURN_BOUNDS);
-        Self { turns: times.clone(), wake_to_send: times, wakeups: 0 }
+        Self { turns: times.clone(), arrival_to_send: times, wakeups: 0 }
     }
 }
 
 impl Pulse {
-    /// Counts a turn that took so long. `forwarded`: until the last datagram was with the kernel, if
-    /// something arrived in it and something was sent.
+    /// Counts a turn that took so long. `forwarded`: from the first arrival until the last datagram
+    /// was with the kernel, if something arrived in it and something was sent.
     pub fn turned(&mut self, took: Duration, forwarded: Option<Duration>) {
         self.turns.record_time(took);
         if let Some(forwarded) = forwarded {
-            self.wake_to_send.record_time(forwarded);
+            self.arrival_to_send.record_time(forwarded);
         }
     }
 }
@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn only_turns_that_forward_count_as_wake_to_send() {
+    fn only_turns_that_forward_count_as_arrival_to_send() {
         let mut pulse = Pulse::default();
         pulse.turned(Duration::from_micros(30), None);
         pulse.turned(Duration::from_micros(950), Some(Duration::from_micros(900)));
         assert_eq!((pulse.turns.count(), pulse.turns.sum()), (2, 980_000));
-        assert_eq!((pulse.wake_to_send.count(), pulse.wake_to_send.sum()), (1, 900_000));
+        assert_eq!((pulse.arrival_to_send.count(), pulse.arrival_to_send.sum()), (1, 900_000));
     }
 }

@@ -183,13 +183,13 @@ impl Page<'_, '_> {
             let labels = vec![("shard", shard.as_str())];
             histogram(&mut turns.encode_family(&labels)?, &snapshot.pulse.turns)?;
         }
-        let name = "shardcast_wake_to_send";
-        let help = "From the beginning of a turn in which something arrived until its last \
-                    datagram was with the kernel";
+        let name = "shardcast_arrival_to_send";
+        let help = "From when the kernel received the first datagram of a turn until it had the \
+                    last one that the turn sent";
         let mut turns = self.encoder.encode_descriptor(name, help, unit, kind)?;
         for (shard, snapshot) in self.shards {
             let labels = vec![("shard", shard.as_str())];
-            histogram(&mut turns.encode_family(&labels)?, &snapshot.pulse.wake_to_send)?;
+            histogram(&mut turns.encode_family(&labels)?, &snapshot.pulse.arrival_to_send)?;
         }
         Ok(())
     }

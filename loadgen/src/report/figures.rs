@@ -209,8 +209,8 @@ fn cost(report: &Report) -> Section {
         .row_if(report.server_gso_run.is_some(), "server GSO run", || {
             known(report.server_gso_run, |run| format!("{} packets a send", digits(run)))
         })
-        .row_if(report.server_wake_to_send_us.is_some(), "server wake to send", || {
-            bounds(report.server_wake_to_send_us)
+        .row_if(report.server_arrival_to_send_us.is_some(), "server latency", || {
+            bounds(report.server_arrival_to_send_us)
         })
         .row_if(report.server_turn_us.is_some(), "server turn", || bounds(report.server_turn_us))
         .row_if(report.server_shard_imbalance.is_some(), "server shards", || shards(report))

@@ -170,7 +170,7 @@ impl Report {
         self.server_rss_bytes_per_session =
             per_session(rss, server.rss_before_bytes, server.sessions);
         self.server_gso_run = metrics.gso_run();
-        self.server_wake_to_send_us = Bounds::of(&metrics.wake_to_send);
+        self.server_arrival_to_send_us = Bounds::of(&metrics.arrival_to_send);
         self.server_turn_us = Bounds::of(&metrics.turns);
         self.server_shard_imbalance = imbalance(&metrics.shards_out);
         self.server_shards = (!metrics.shards_out.is_empty()).then_some(metrics.shards_out);

@@ -82,8 +82,8 @@ pub struct Scrape {
     pub gso: Option<(u64, u64)>,
     /// What was dropped, by stage and reason; only what is not 0.
     pub drops: Option<BTreeMap<String, u64>>,
-    /// Turns of the server's loops by how long the last datagram of a turn waited for it.
-    pub wake_to_send: Buckets,
+    /// Turns of the server's loops, from the first datagram's arrival until the last one was sent.
+    pub arrival_to_send: Buckets,
     /// Turns by how long they took.
     pub turns: Buckets,
 }
@@ -95,7 +95,7 @@ const SHARDS_OUT: &str = "shardcast_media_packets_total";
 const GSO_DATAGRAMS: &str = "shardcast_gso_run_length_sum";
 const GSO_SENDS: &str = "shardcast_gso_run_length_count";
 const DROPS: &str = "shardcast_drops_total";
-const WAKE_TO_SEND: &str = "shardcast_wake_to_send_seconds_bucket";
+const ARRIVAL_TO_SEND: &str = "shardcast_arrival_to_send_seconds_bucket";
 const TURNS: &str = "shardcast_turn_seconds_bucket";
 const CPU: &str = "process_cpu_seconds_total";
 const RSS: &str = "process_resident_memory_bytes";
@@ -124,10 +124,10 @@ impl Scrape {
                         *drops.entry(reason).or_default() += count;
                     }
                 }
-                name @ (WAKE_TO_SEND | TURNS) => {
+                name @ (ARRIVAL_TO_SEND | TURNS) => {
                     let buckets = match name {
                         TURNS => &mut scrape.turns,
-                        _ => &mut scrape.wake_to_send,
+                        _ => &mut scrape.arrival_to_send,
                     };
                     if let Some(bound) = label("le").and_then(nanos_of_bound) {
                         *buckets.entry(bound).or_default() += count;
@@ -164,7 +164,8 @@ impl Scrape {
                 moved.retain(|_, count| *count > 0);
                 Some(moved)
             }),
-            wake_to_send: differences(&self.wake_to_send, &before.wake_to_send).unwrap_or_default(),
+            arrival_to_send: differences(&self.arrival_to_send, &before.arrival_to_send)
+                .unwrap_or_default(),
             turns: differences(&self.turns, &before.turns).unwrap_or_default(),
             ..process
         }
@@ -221,12 +222,12 @@ shardcast_drops_total{shard=\"1\",stage=\"send\",reason=\"kernel_buffer_full\"} 
 shardcast_drops_total{shard=\"1\",stage=\"mail\",reason=\"ring_full\"} 0
 shardcast_media_packets_total{direction=\"in\",shard=\"0\"} 77
 shardcast_gso_run_length_bucket{shard=\"0\",le=\"+Inf\"} 500
-shardcast_wake_to_send_seconds_bucket{le=\"0.0001\",shard=\"0\"} 40
-shardcast_wake_to_send_seconds_bucket{le=\"0.001\",shard=\"0\"} 49
-shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"0\"} 50
-shardcast_wake_to_send_seconds_bucket{le=\"0.0001\",shard=\"1\"} 50
-shardcast_wake_to_send_seconds_bucket{le=\"0.001\",shard=\"1\"} 50
-shardcast_wake_to_send_seconds_bucket{le=\"+Inf\",shard=\"1\"} 50
+shardcast_arrival_to_send_seconds_bucket{le=\"0.0001\",shard=\"0\"} 40
+shardcast_arrival_to_send_seconds_bucket{le=\"0.001\",shard=\"0\"} 49
+shardcast_arrival_to_send_seconds_bucket{le=\"+Inf\",shard=\"0\"} 50
+shardcast_arrival_to_send_seconds_bucket{le=\"0.0001\",shard=\"1\"} 50
+shardcast_arrival_to_send_seconds_bucket{le=\"0.001\",shard=\"1\"} 50
+shardcast_arrival_to_send_seconds_bucket{le=\"+Inf\",shard=\"1\"} 50
 shardcast_turn_seconds_bucket{le=\"0.0005\",shard=\"0\"} 98
 shardcast_turn_seconds_bucket{le=\"0.005\",shard=\"0\"} 100
 shardcast_turn_seconds_bucket{le=\"+Inf\",shard=\"0\"} 100
@@ -251,9 +252,9 @@ process_resident_memory_bytes 6.2e+07
             scrape.drops,
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 6)]))
         );
-        assert_eq!(bound_us(&scrape.wake_to_send, 0.9), Some(100.0));
-        assert_eq!(bound_us(&scrape.wake_to_send, 0.99), Some(1000.0));
-        assert_eq!(bound_us(&scrape.wake_to_send, 0.999), None);
+        assert_eq!(bound_us(&scrape.arrival_to_send, 0.9), Some(100.0));
+        assert_eq!(bound_us(&scrape.arrival_to_send, 0.99), Some(1000.0));
+        assert_eq!(bound_us(&scrape.arrival_to_send, 0.999), None);
         assert_eq!(bound_us(&scrape.turns, 0.5), Some(500.0));
         assert_eq!(bound_us(&scrape.turns, 0.999), Some(5000.0));
         assert_eq!(bound_us(&Buckets::new(), 0.5), None);
@@ -276,7 +277,7 @@ process_resident_memory_bytes 6.2e+07
             Some(BTreeMap::from([("send: kernel_buffer_full".to_owned(), 5)]))
         );
         assert_eq!(between.gso_run(), None);
-        assert_eq!(bound_us(&between.wake_to_send, 0.5), None);
+        assert_eq!(bound_us(&between.arrival_to_send, 0.5), None);
         assert_eq!(bound_us(&between.turns, 0.5), None);
         let restarted = Scrape::read(TEXT).since(&Scrape::read(&now));
         assert!(restarted.shards_out.is_empty());

@@ -94,7 +94,7 @@ fn server() -> ServerUse {
             gso: Some((3_000_000, 600_000)),
             drops: Some(BTreeMap::new()),
             turns: BTreeMap::from([(500_000, 900), (1_000_000, 999), (u64::MAX, 1_000)]),
-            wake_to_send: BTreeMap::from([(200_000, 900), (500_000, 999), (u64::MAX, 1_000)]),
+            arrival_to_send: BTreeMap::from([(200_000, 900), (500_000, 999), (u64::MAX, 1_000)]),
             ..Scrape::default()
         }),
     }

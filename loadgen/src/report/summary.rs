@@ -129,9 +129,9 @@ pub struct Report {
     pub server_rss_bytes_per_session: Option<f64>,
     /// Mean packets for each GSO send of the server.
     pub server_gso_run: Option<f64>,
-    /// In the server's loops, from the beginning of a turn in which something arrived until its
-    /// last datagram was with the kernel: the bounds of its histogram's buckets, microseconds.
-    pub server_wake_to_send_us: Option<Bounds>,
+    /// In the server, from when the kernel received the first datagram of a turn of its loops until
+    /// it had the last one that the turn sent: the bounds of its histogram's buckets, microseconds.
+    pub server_arrival_to_send_us: Option<Bounds>,
     /// In the server's loops, turns in which there was something to do, from beginning to end: the
     /// bounds of its histogram's buckets, microseconds.
     pub server_turn_us: Option<Bounds>,
@@ -315,7 +315,7 @@ mod tests {
             "server_rss_bytes",
             "server_rss_bytes_per_session",
             "server_gso_run",
-            "server_wake_to_send_us",
+            "server_arrival_to_send_us",
             "server_turn_us",
             "stalls_probe",
             "stalls_cpu",

@@ -180,7 +180,7 @@ CPU and memory
   server CPU            5.00 µs a packet, 75.0 % of a core
   server memory         62.0 MB, 100 kB a session
   server GSO run        5.00 packets a send
-  server wake to send   p50 ≤ 200 µs, p99 ≤ 500 µs, p99.9 ≤ 500 µs
+  server latency        p50 ≤ 200 µs, p99 ≤ 500 µs, p99.9 ≤ 500 µs
   server turn           p50 ≤ 500 µs, p99 ≤ 1.00 ms, p99.9 ≤ 1.00 ms
   server shards         0: 51.0 %, 1: 49.0 %; busiest 1.02 × the mean
   server drops          none

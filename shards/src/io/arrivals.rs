@@ -6,6 +6,7 @@
 //! Safe code only.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::cmsg::{ControlIn, Name};
 use super::port::{Arrival, PortCounters};
@@ -15,6 +16,7 @@ use super::port::{Arrival, PortCounters};
 pub(super) struct Message {
     source: SocketAddr,
     local: SocketAddr,
+    arrived: Option<Duration>,
     /// Length of each datagram but the last.
     stride: usize,
     /// Bytes delivered.
@@ -42,7 +44,7 @@ impl Message {
                 counters.messages_in += 1;
                 let local = control.local_address(bound);
                 let stride = control.stride.unwrap_or(len);
-                Some(Self { source, local, stride, done: 0, len })
+                Some(Self { source, local, arrived: control.arrived, stride, done: 0, len })
             }
             _ => {
                 counters.drops_in.unusable += 1;
@@ -63,7 +65,7 @@ impl Message {
         for bytes in payload[self.done..self.len].chunks_mut(self.stride).take(budget) {
             self.done += bytes.len();
             count += 1;
-            each(Arrival { source: self.source, local: self.local, bytes });
+            each(Arrival { source: self.source, local: self.local, arrived: self.arrived, bytes });
             counters.datagrams_in += 1;
         }
         if self.is_done() {

@@ -39,6 +39,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock, since 1970: for comparing with the kernel's times of arrival only.
+#[expect(clippy::disallowed_methods, reason = "this is the rim's clock")]
+pub fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// CPU time this thread has used. Zero if the kernel keeps it to itself.
 pub fn thread_cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

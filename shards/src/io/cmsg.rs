@@ -9,14 +9,16 @@
 //! Not here: `msghdr` and its pointers (`envelope`, `mmsg`, `ring`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use libc::c_int;
 
 /// Bytes of the largest socket address we meet (`sockaddr_in6`).
 pub(super) const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
 
-/// Room for what we ask the kernel to tell of a datagram: `IPV6_PKTINFO` (40 bytes) and
-/// `UDP_GRO` (24); the rest is slack for options an administrator forces on.
+/// Room for what we ask the kernel to tell of a datagram: `IPV6_PKTINFO` (40 bytes),
+/// `SO_TIMESTAMPNS` (32) and `UDP_GRO` (24); the rest is slack for options an administrator
+/// forces on.
 pub(super) const CONTROL_IN_BYTES: usize = 128;
 
 /// Room for what we tell the kernel: `UDP_SEGMENT` (24 bytes) and `IPV6_PKTINFO` (40).
@@ -123,6 +125,8 @@ pub(super) struct ControlIn {
     pub(super) local: Option<(IpAddr, u32)>,
     /// If several datagrams were glued together: the length of each but the last.
     pub(super) stride: Option<usize>,
+    /// When it arrived, of several the first: wall clock, since 1970.
+    pub(super) arrived: Option<Duration>,
 }
 
 impl ControlIn {
@@ -152,6 +156,15 @@ impl ControlIn {
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 let stride = array(data, 0).map(c_int::from_ne_bytes);
                 self.stride = stride.and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // struct timespec { time_t tv_sec; long tv_nsec; }
+                let word = |at| array(data, at).map(libc::c_long::from_ne_bytes);
+                if let (Some(seconds), Some(nanos)) = (word(0), word(WORD)) {
+                    let whole = u64::try_from(seconds).ok().map(Duration::from_secs);
+                    let rest = u64::try_from(nanos).ok().map(Duration::from_nanos);
+                    self.arrived = whole.zip(rest).and_then(|(a, b)| a.checked_add(b));
+                }
             }
             _ => {}
         }

@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::mmsg::MmsgPort;
 use super::ring::RingPort;
@@ -28,6 +29,9 @@ pub struct Arrival<'a> {
     pub source: SocketAddr,
     /// The address of ours that the peer sent it to.
     pub local: SocketAddr,
+    /// When the kernel had it: wall clock, since 1970. What arrived together may tell the time of
+    /// its first.
+    pub arrived: Option<Duration>,
     /// The datagram; may be decrypted in place.
     pub bytes: &'a mut [u8],
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement};
 
-use super::clock::now;
+use super::clock::{now, wall};
 use super::port::{Port, PortError, PortKind, Received, open, readable};
 use super::socket::{Socket, Sockets};
 use crate::outbox::{Destination, MAX_DATAGRAM, Outbox, RUN_DATAGRAMS_MAX};
@@ -27,6 +27,7 @@ suite! {
     runs_leave_by_gso_and_arrive_cut_and_in_order
     one_aggregate_may_be_nearly_64_kib
     the_address_they_were_sent_to_is_reported_and_can_be_sent_from
+    the_time_in_the_socket_is_told
     a_budget_is_kept_exactly_and_nothing_is_lost_by_it
     more_datagrams_than_buffers_all_arrive
     a_closed_port_disturbs_nothing
@@ -107,6 +108,28 @@ fn the_address_they_were_sent_to_is_reported_and_can_be_sent_from(kind: PortKind
             let (len, from) = client.recv_from(&mut answer).unwrap();
             assert_eq!((&answer[..len], from), (&expected[..], target));
         }
+    }
+}
+
+fn the_time_in_the_socket_is_told(kind: PortKind) {
+    for mut pair in Pair::each_family(kind) {
+        let before = wall();
+        pair.send(&[vec![1; 1000], vec![2; 1000]]);
+        let sent = wall();
+        std::thread::sleep(Duration::from_millis(30));
+        let mut times = Vec::new();
+        for _ in 0..1000 {
+            pair.b.receive(10, &mut |arrival| times.push(arrival.arrived.expect("a time")));
+            if times.len() == 2 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(times.len(), 2);
+        assert!(
+            times.iter().all(|at| (before..=sent).contains(at)),
+            "{before:?} {times:?} {sent:?}"
+        );
     }
 }
 

@@ -212,7 +212,7 @@ fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-/// The destination of each datagram on arrival, and no path MTU discovery.
+/// The destination and the time of each datagram on arrival, and no path MTU discovery.
 ///
 /// Nobody probes paths here: what we send is about 1,200 bytes and fits nearly everywhere;
 /// where it does not, fragments beat silence, so the don't-fragment bit stays off. `OMIT`
@@ -220,6 +220,7 @@ fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
 /// a path MTU below our segment size would make it refuse GSO (EINVAL).
 fn describe_arrivals(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
     use libc::{IPPROTO_IP, IPPROTO_IPV6};
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     match address {
         SocketAddr::V4(_) => {
             set_option(socket, IPPROTO_IP, libc::IP_PKTINFO, 1)?;

@@ -35,7 +35,7 @@ fn any_shard_tells_what_all_have_counted(kind: PortKind) {
             // Media comes to the first in datagrams, and to the second by mail.
             assert!(pulse.turns.count() > 10 && pulse.turns.sum() > 0);
         }
-        assert!(second.pulse.wake_to_send.count() > 10, "what comes by mail is timed too");
+        assert!(second.pulse.arrival_to_send.count() > 10, "what comes by mail is timed too");
     }
 }
 
