@@ -38,6 +38,8 @@ use crate::start_error::{BadRights, BadSetting, StartError};
 const RING_DEPTH: usize = 256;
 /// Registered memory of an executor, which is for disk I/O we do not do. The least that works.
 const IO_MEMORY: usize = 64 << 10;
+/// How long a shard may take to come up: some milliseconds, on the busiest machine seconds.
+const START_MAX: Duration = Duration::from_secs(60);
 /// How long tasks of one queue run before the others get a look. Each look costs 10 to 25 µs.
 const PREEMPT: Duration = Duration::from_millis(5);
 /// How late media may start when HTTP is busy.
@@ -85,9 +87,9 @@ impl Hired {
     pub(crate) fn report(self) -> Result<PacketsFound, StartError> {
         let lost = || BadRights::Machine {
             what: "start a shard",
-            cause: "its thread ended before it was up".to_owned(),
+            cause: "its thread ended, or was not up within a minute".to_owned(),
         };
-        self.report.recv().unwrap_or_else(|_| Err(lost().into()))
+        self.report.recv_timeout(START_MAX).unwrap_or_else(|_| Err(lost().into()))
     }
 }
 

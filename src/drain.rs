@@ -178,10 +178,10 @@ impl Drain {
         self.house.clone()
     }
 
-    /// Waits for the end. Meanwhile `wake` is called, once, when shards are to leave, to rouse
-    /// those asleep.
-    pub fn wait(mut self, wake: impl FnOnce()) -> Ending {
-        let mut wake = Some(wake);
+    /// Waits for the end. Meanwhile, when shards are to leave, `wake` is called to rouse those
+    /// asleep: until they have left, as any waking can get lost.
+    pub fn wait(mut self, mut wake: impl FnMut()) -> Ending {
+        let mut told = false;
         let mut stage = Stage::Serving;
         loop {
             let now = Instant::now();
@@ -190,9 +190,9 @@ impl Drain {
                 Stage::Serving => PACE,
                 Stage::Leaving { until, .. } => {
                     self.house.0.leaving.store(true, Ordering::Release);
-                    if let Some(wake) = wake.take() {
+                    wake();
+                    if !std::mem::replace(&mut told, true) {
                         tracing::info!(seconds = self.allowed.as_secs(), "leaving");
-                        wake();
                         // Shards may be gone already, without ringing again.
                         continue;
                     }
@@ -296,6 +296,24 @@ mod tests {
         let _stays = drain.house().enter();
         drain.signalled.store(true, Ordering::SeqCst);
         assert_eq!(drain.wait(|| {}), Ending::CutOff);
+    }
+
+    #[test]
+    fn a_shard_that_missed_the_wake_up_to_leave_is_roused_again() {
+        let drain = Drain::without_signals(Duration::from_secs(60)).unwrap();
+        let house = drain.house();
+        let mut presence = Some(house.enter());
+        drain.signalled.store(true, Ordering::SeqCst);
+        let mut wakes = 0;
+        let wake = || {
+            assert!(house.is_leaving());
+            wakes += 1;
+            if wakes == 3 {
+                presence = None;
+            }
+        };
+        assert_eq!(drain.wait(wake), Ending::Drained);
+        assert_eq!(wakes, 3);
     }
 
     #[test]
