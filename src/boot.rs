@@ -19,7 +19,8 @@ use shards::session::keys;
 
 use crate::banner::{self, InForce};
 use crate::check;
-use crate::crew::{self, Berth};
+use crate::cluster;
+use crate::crew::{self, Berth, ClusterBerth};
 use crate::drain::Drain;
 use crate::plan::{Plan, UdpPorts};
 use crate::process;
@@ -41,7 +42,13 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     let bells: Vec<_> = seats.iter().map(Seat::bell).collect();
     let tls = tls(&plan)?;
     let http_drain = http::serve::Drain::default();
-    let node = node_id()?;
+    let (node, mut cluster) = match &plan.cluster {
+        Some(part) => {
+            let hub = cluster::hub(part, &plan)?;
+            (hub.node(), Some(ClusterBerth { hub, seeds: cluster::seeds(part)? }))
+        }
+        None => (node_id()?, None),
+    };
     let mut crew = Vec::new();
     for ((pin, seat), lanes) in plan.pins.iter().zip(seats).zip(lanes) {
         let berth = Berth {
@@ -66,6 +73,8 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             began,
             house: drain.house(),
             http_drain: http_drain.clone(),
+            // The first shard is the hub's.
+            cluster: cluster.take(),
         };
         crew.push(crew::board(berth, drain.house().enter())?);
     }

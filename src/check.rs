@@ -47,6 +47,10 @@ pub fn ports(plan: &mut Plan) -> Result<(), StartError> {
         address.set_port(port_of(&socket));
         held.push(socket);
     }
+    if let Some(cluster) = &plan.cluster {
+        let (transport, address) = (Transport::Udp, cluster.address);
+        held.push(open(Listener { transport, address, flag: "--cluster" })?);
+    }
     let count = match plan.udp_ports {
         UdpPorts::Auto | UdpPorts::Shared => 1,
         UdpPorts::PerShard => plan.pins.len(),

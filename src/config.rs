@@ -19,6 +19,8 @@ use crate::start_error::{BadSetting, StartError};
 pub enum Key {
     AdminSecret,
     App,
+    Cluster,
+    ClusterKey,
     Cpus,
     Drain,
     Http,
@@ -27,6 +29,7 @@ pub enum Key {
     PacketIo,
     PublicIp,
     RecordSends,
+    Seed,
     Shards,
     TlsCert,
     TlsKey,
@@ -38,9 +41,11 @@ pub enum Key {
 
 impl Key {
     /// Every setting, in the order in which they are named to people.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::AdminSecret,
         Self::App,
+        Self::Cluster,
+        Self::ClusterKey,
         Self::Cpus,
         Self::Drain,
         Self::Http,
@@ -49,6 +54,7 @@ impl Key {
         Self::PacketIo,
         Self::PublicIp,
         Self::RecordSends,
+        Self::Seed,
         Self::Shards,
         Self::TlsCert,
         Self::TlsKey,
@@ -63,6 +69,8 @@ impl Key {
         match self {
             Self::AdminSecret => "admin-secret",
             Self::App => "app",
+            Self::Cluster => "cluster",
+            Self::ClusterKey => "cluster-key",
             Self::Cpus => "cpus",
             Self::Drain => "drain",
             Self::Http => "http",
@@ -71,6 +79,7 @@ impl Key {
             Self::PacketIo => "packet-io",
             Self::PublicIp => "public-ip",
             Self::RecordSends => "record-sends",
+            Self::Seed => "seed",
             Self::Shards => "shards",
             Self::TlsCert => "tls-cert",
             Self::TlsKey => "tls-key",
@@ -82,7 +91,7 @@ impl Key {
     }
 
     fn repeats(self) -> bool {
-        matches!(self, Self::App | Self::PublicIp | Self::Udp)
+        matches!(self, Self::App | Self::PublicIp | Self::Seed | Self::Udp)
     }
 
     fn variable(self) -> String {
@@ -199,6 +208,8 @@ fn from_flags(flags: &Flags) -> Settings {
     let said = |key| match key {
         Key::AdminSecret => list(&flags.admin_secret),
         Key::App => flags.app.clone(),
+        Key::Cluster => list(&flags.cluster),
+        Key::ClusterKey => list(&flags.cluster_key),
         Key::Cpus => list(&flags.cpus),
         Key::Drain => list(&flags.drain),
         Key::Http => list(&flags.http),
@@ -207,6 +218,7 @@ fn from_flags(flags: &Flags) -> Settings {
         Key::PacketIo => list(&flags.packet_io),
         Key::PublicIp => flags.public_ip.clone(),
         Key::RecordSends => list(&flags.record_sends),
+        Key::Seed => flags.seed.clone(),
         Key::Shards => list(&flags.shards),
         Key::TlsCert => list(&flags.tls_cert),
         Key::TlsKey => list(&flags.tls_key),
@@ -279,9 +291,9 @@ mod tests {
     fn a_key_nobody_knows_is_named() {
         assert_eq!(
             file("htpp = ''").unwrap_err().to_string(),
-            "shardcast.toml has the key `htpp`, which is none of: admin-secret, app, cpus, drain, http, \
-             https, log, packet-io, public-ip, record-sends, shards, tls-cert, tls-key, \
-             tls-self-signed, udp, udp-ports, wake-delay"
+            "shardcast.toml has the key `htpp`, which is none of: admin-secret, app, cluster, cluster-key, \
+             cpus, drain, http, https, log, packet-io, public-ip, record-sends, seed, shards, \
+             tls-cert, tls-key, tls-self-signed, udp, udp-ports, wake-delay"
         );
     }
 

@@ -3,19 +3,23 @@
 //! Invariants: media goes before HTTP (shares and latency of the task queues); a shard that
 //! cannot begin says why before the node is shown as up.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use glommio::net::UdpSocket;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 use http::auth::{Admin, App, Apps};
 use http::limits::Timing;
 use http::serve::{Port as HttpPort, Server};
 use http::tls::TlsConfig;
+use shards::cluster::Cluster;
+use shards::cluster::rim::Post;
 use shards::engine::EngineConfig;
+use shards::io::cluster as cluster_socket;
 use shards::io::executor::never_oversleep;
 use shards::io::lanes::Lanes;
 use shards::io::listener::adopt;
@@ -27,12 +31,12 @@ use shards::mesh::Seat;
 use shards::shard::Shard;
 use shards::wake::WakeDelay;
 
-use crate::banner;
 use crate::cores::Pin;
 use crate::desk::ShardDesk;
 use crate::drain::{House, Presence};
 use crate::plan::PacketIo;
-use crate::start_error::{BadRights, BadSetting, StartError};
+use crate::start_error::{BadRights, BadSetting, Listener, StartError, Transport};
+use crate::{banner, check};
 
 /// Submission queue entries of each of glommio's rings. TCP and timers need few.
 const RING_DEPTH: usize = 256;
@@ -66,6 +70,15 @@ pub(crate) struct Berth {
     pub(crate) began: Duration,
     pub(crate) house: House,
     pub(crate) http_drain: http::serve::Drain,
+    /// Of the first shard, in a cluster.
+    pub(crate) cluster: Option<ClusterBerth>,
+}
+
+/// What the shard with the hub is given.
+pub(crate) struct ClusterBerth {
+    pub(crate) hub: Cluster,
+    /// What seeds resolve to, each time they were asked for.
+    pub(crate) seeds: Receiver<Vec<SocketAddr>>,
 }
 
 /// How a shard moves packets.
@@ -130,6 +143,13 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let mut shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
     shard.set_wake_delay(berth.wake_delay);
     shard.set_patient(patient.map(port::open_patient));
+    let hub = match berth.cluster.map(|cluster| join(cluster, &mut shard)).transpose() {
+        Ok(hub) => hub,
+        Err(error) => {
+            let _ = report.send(Err(error));
+            return;
+        }
+    };
     let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
     let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);
@@ -148,13 +168,33 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let web =
         executor.create_task_queue(Shares::Static(HTTP_SHARES), Latency::NotImportant, "http");
     let house = berth.house;
+    let hub_house = house.clone();
+    let hub = hub.map(|(post, socket, seeds)| {
+        glommio::spawn_local_into(post.run(socket, seeds, move || hub_house.is_leaving()), web)
+    });
     let serving = glommio::spawn_local_into(server.serve(ports), web);
     let moving = glommio::spawn_local_into(shard.run(move || house.is_leaving()), media);
     let (Ok(serving), Ok(moving)) = (serving, moving) else { return };
     let _ = report.send(Ok(found));
     moving.await;
+    if let Some(Ok(hub)) = hub {
+        hub.await;
+    }
     serving.await;
     drop(presence);
+}
+
+/// The hub's end, its socket, and what seeds resolve to.
+type Joined = (Rc<Post>, UdpSocket, Receiver<Vec<SocketAddr>>);
+
+/// Opens the cluster socket, and makes this the shard that has the hub.
+fn join(cluster: ClusterBerth, shard: &mut Shard) -> Result<Joined, StartError> {
+    let address = cluster.hub.address();
+    let listener = Listener { transport: Transport::Udp, address, flag: "--cluster" };
+    let socket = cluster_socket::open(address).map_err(|error| check::refused(&error, listener))?;
+    let post = Rc::new(Post::new(cluster.hub, shard.counter()));
+    shard.set_cluster(post.clone());
+    Ok((post, socket, cluster.seeds))
 }
 
 /// The port, wrapped if what it sends is to be recorded.

@@ -104,6 +104,24 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", help_heading = "Diagnostics")]
     pub record_sends: Option<String>,
 
+    /// The key of the cluster this node is part of; make one with `shardcast keygen --out FILE`
+    ///
+    /// Whoever has it can do everything a node can: keep it as you keep a TLS key. A second line
+    /// holds the next key while it is being changed.
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub cluster_key: Option<String>,
+
+    /// Where the other nodes reach this one, by UDP; the address is this machine's own
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
+    pub cluster: Option<String>,
+
+    /// Where other nodes of the cluster may be; repeatable. Names are looked up again and again
+    ///
+    /// One that is up is enough. A name may stand for all of them, as that of a headless service
+    /// does.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
+    pub seed: Vec<String>,
+
     /// How many shards, at most 255 [default: one per available core]
     #[arg(long, value_name = "N", help_heading = "Cores")]
     pub shards: Option<String>,
@@ -113,9 +131,20 @@ pub struct Flags {
     pub cpus: Option<String>,
 }
 
+/// Makes a cluster key: one line of text, on stdout or in a file of its own.
+#[derive(Debug, Default, Parser)]
+#[command(name = "shardcast keygen", max_term_width = 100)]
+pub struct KeygenFlags {
+    /// Write it to this new file, which only you may read, instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Asked {
+    /// A cluster key.
+    Keygen(KeygenFlags),
     /// The help or version text, to print.
     Help(clap::Error),
     /// A running node.
@@ -124,8 +153,15 @@ pub enum Asked {
 
 /// Reads the command line, program name first.
 pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Asked, StartError> {
-    match Flags::try_parse_from(args) {
-        Ok(flags) => Ok(Asked::Run(Box::new(flags))),
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let parsed = if args.get(1).is_some_and(|word| word == "keygen") {
+        args.remove(1);
+        KeygenFlags::try_parse_from(args).map(Asked::Keygen)
+    } else {
+        Flags::try_parse_from(args).map(|flags| Asked::Run(Box::new(flags)))
+    };
+    match parsed {
+        Ok(asked) => Ok(asked),
         Err(error)
             if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
         {
@@ -152,6 +188,8 @@ Examples:
       On a server behind 1:1 NAT.
   shardcast --config shardcast.toml --log debug
       From a file, but saying more.
+  shardcast keygen --out cluster.key
+      Makes the key of a cluster; --cluster-key, --cluster and --seed then make nodes one.
 
 Every flag is also a variable, SHARDCAST_ and its name in capitals (SHARDCAST_UDP_PORTS), lists
 with commas. Flags win over variables, variables over the file; a list replaces, never extends."

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use shardcast::flags::Asked;
 use shardcast::resolve::Machine;
 use shardcast::start_error::StartError;
-use shardcast::{boot, check, config, flags, log, resolve};
+use shardcast::{boot, check, config, flags, keygen, log, resolve};
 
 fn main() -> ExitCode {
     start().unwrap_or_else(|error| {
@@ -17,6 +17,10 @@ fn main() -> ExitCode {
 fn start() -> Result<ExitCode, StartError> {
     let flags = match flags::read(std::env::args_os())? {
         Asked::Run(flags) => flags,
+        Asked::Keygen(flags) => {
+            keygen::run(&flags)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Asked::Help(help) => {
             // Nobody reads the help when its pipe is closed: no error.
             let _ = help.print();

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use relay::keys::ClusterKeys;
 use shards::wake::WakeDelay;
 use tracing::level_filters::LevelFilter;
 
@@ -38,6 +39,8 @@ pub struct Plan {
     pub wake_delay: WakeDelay,
     /// Where shards write down what they send: the number of the shard is appended.
     pub record_sends: Option<PathBuf>,
+    /// How to take part in a cluster, if at all.
+    pub cluster: Option<Cluster>,
     pub log: LevelFilter,
     /// How long sessions may take to leave.
     pub drain: Duration,
@@ -50,6 +53,16 @@ pub struct Plan {
 pub struct Https {
     pub listen: SocketAddr,
     pub identity: Identity,
+}
+
+/// A node's part in a cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    pub keys: ClusterKeys,
+    /// Where others reach us: of this machine, no wildcard, no port 0.
+    pub address: SocketAddr,
+    /// `host:port` of where others may be.
+    pub seeds: Vec<String>,
 }
 
 /// Where media arrives: a socket for each family that is there, all with the same port.

@@ -1,7 +1,8 @@
 //! From text to plan: parses settings, fills in defaults from the machine, and refuses what
 //! contradicts itself.
 //!
-//! Invariants: nothing here opens a socket; the only files read are the TLS ones.
+//! Invariants: nothing here opens a socket; the only files read are those of TLS and the cluster's
+//! key.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -13,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::addresses::{self, Interface, PER_FAMILY, Wish};
 use crate::apps::{self, App};
+use crate::cluster;
 use crate::config::{Key, Said, Settings};
 use crate::cores::{self, Pin};
 use crate::plan::{Https, PacketIo, Plan, Udp, UdpPorts};
@@ -97,7 +99,9 @@ pub fn plan(settings: &Settings, machine: &Machine) -> Result<Plan, StartError> 
             _ => return None,
         })
     })?;
+    let cluster = cluster::plan(settings, development, &mut warnings)?;
     Ok(Plan {
+        cluster,
         http,
         https,
         apps,
@@ -295,7 +299,7 @@ fn drain(settings: &Settings) -> Result<Duration, StartError> {
 }
 
 /// Reads a setting that takes one value.
-fn parsed<T>(
+pub(crate) fn parsed<T>(
     settings: &Settings,
     key: Key,
     expected: &str,
@@ -306,12 +310,12 @@ fn parsed<T>(
     read(text).map(Some).ok_or_else(|| bad(said, text, expected))
 }
 
-fn bad(said: &Said, text: &str, expected: &str) -> StartError {
+pub(crate) fn bad(said: &Said, text: &str, expected: &str) -> StartError {
     let value = Some(text.escape_debug().to_string());
     BadSetting::Value { place: said.place.clone(), value, expected: expected.to_owned() }.into()
 }
 
-fn contradiction<T>(problem: &str) -> Result<T, StartError> {
+pub(crate) fn contradiction<T>(problem: &str) -> Result<T, StartError> {
     Err(BadSetting::Contradiction { problem: problem.to_owned() }.into())
 }
 

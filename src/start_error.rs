@@ -34,6 +34,8 @@ impl StartError {
 /// The command line or the configuration is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadSetting {
+    /// The file of the cluster's key cannot be read, or holds no key.
+    ClusterKey { place: String, path: PathBuf, problem: String },
     /// Two settings that exclude or need each other.
     Contradiction { problem: String },
     /// `--cpus` names a CPU that this process may not run on.
@@ -139,6 +141,9 @@ impl fmt::Display for StartError {
 impl fmt::Display for BadSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ClusterKey { place, path, problem } => {
+                write!(f, "{place} names {}, which is no key file: {problem}", path.display())
+            }
             Self::Contradiction { problem } => f.write_str(problem),
             Self::CpuForbidden { cpu, allowed } => write!(
                 f,

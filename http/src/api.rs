@@ -38,6 +38,8 @@ pub enum Step {
     Ask(Command),
     /// Show what the node has counted.
     Measure,
+    /// Show what it knows of its cluster.
+    Survey,
 }
 
 impl Api {
@@ -75,10 +77,13 @@ impl Api {
             Route::Preflight => Step::Respond(Response::preflight()),
             Route::Health => Step::Respond(health(&node())),
             Route::Demo(file) => Step::Respond(demo::file(file)),
-            Route::Metrics => match self.admin.admit(authorization, named_loopback, door) {
-                Ok(()) => Step::Measure,
-                Err(problem) => Step::Respond(problem.response()),
-            },
+            Route::Metrics | Route::Cluster => {
+                match self.admin.admit(authorization, named_loopback, door) {
+                    Ok(()) if route == Route::Cluster => Step::Survey,
+                    Ok(()) => Step::Measure,
+                    Err(problem) => Step::Respond(problem.response()),
+                }
+            }
             Route::DemoConfig => Step::Respond(demo::config(&self.apps, named_loopback)),
             Route::Api { app, endpoint } => match self.command(app, endpoint, request, now) {
                 Ok(command) => Step::Ask(command),

@@ -17,6 +17,7 @@
 mod alarms;
 pub mod api;
 pub mod auth;
+mod cluster;
 pub mod conn;
 mod demo;
 mod desk;

@@ -38,6 +38,8 @@ pub enum Problem {
     /// A field, value or combination is wrong; names it.
     Invalid(String),
     TooManyRequests,
+    /// The node is in no cluster, or the shard that knows did not answer.
+    NoCluster,
     /// A feature this node does not have yet.
     Missing(&'static str),
     /// The session's shard did not answer.
@@ -73,7 +75,9 @@ impl Problem {
             Self::TooManyRequests
             | Self::Unanswered
             | Self::Crowded
-            | Self::Refused(Refusal::Busy(_)) => response.with("retry-after", "1"),
+            | Self::Refused(Refusal::Busy(_) | Refusal::Unreachable) => {
+                response.with("retry-after", "1")
+            }
             Self::Refused(Refusal::Draining) => response.with("retry-after", "5"),
             Self::Unauthorized => response.with("www-authenticate", "Bearer"),
             Self::Malformed(_)
@@ -88,6 +92,7 @@ impl Problem {
             | Self::Undecodable(_)
             | Self::Invalid(_)
             | Self::Missing(_)
+            | Self::NoCluster
             | Self::Refused(_) => response,
         }
     }
@@ -123,6 +128,7 @@ impl Problem {
                 let said = format!("More than {most} requests per second for this session");
                 told(429, "too_many_requests", said)
             }
+            Self::NoCluster => told(404, "not_found", "This node is in no cluster: see --cluster"),
             Self::Missing(feature) => told(501, "not_implemented", missing(feature)),
             Self::Unanswered => {
                 told(503, "retryable_transient_error", "The session's shard did not answer in time")
@@ -154,6 +160,7 @@ pub(crate) fn item(error: &ItemError) -> (&'static str, String) {
             "repeated_local_track_error",
             format!("This session already publishes a track named {name}"),
         ),
+        ItemError::OtherNode => ("not_implemented", OTHER_NODE.into()),
         ItemError::Limit(what) => ("invalid_params", format!("Limit reached: {what}")),
     }
 }
@@ -192,6 +199,7 @@ fn refused(refusal: &Refusal) -> Told {
             "temporarily_unavailable_error",
             "This node is shutting down and takes no new sessions",
         ),
+        Refusal::Unreachable => told(503, "retryable_transient_error", UNREACHABLE),
         Refusal::Internal => told(500, "internal_error", "Backend error"),
     }
 }
@@ -231,6 +239,10 @@ const NOT_FOUND_TRACK: &str = "Track not found on remote peer. \
     Make sure the publisher peer is connected and sending packets for this track";
 const EMPTY_TRACK: &str = "No track data from remote peer. \
     Make sure the publisher peer is connected and sending packets for this track";
+const OTHER_NODE: &str = "The track is of another node of the cluster, \
+    and tracks of other nodes cannot be pulled yet";
+const UNREACHABLE: &str = "The session's node went away or did not answer in time; \
+    look at the session before you repeat what may not happen twice";
 const NOT_SIMULCAST: &str = "The track is not configured for simulcast, no updates applicable.";
 const ALREADY_CLOSED: &str = "Track doesn't exist or was already closed";
 
@@ -284,6 +296,7 @@ mod tests {
             Problem::Invalid("x".into()),
             Problem::TooManyRequests,
             Problem::Missing("x"),
+            Problem::NoCluster,
             Problem::Unanswered,
             Problem::Crowded,
             Refusal::NotReady.into(),
@@ -295,6 +308,7 @@ mod tests {
             Refusal::Busy("x".into()).into(),
             Refusal::Draining.into(),
             Refusal::Internal.into(),
+            Refusal::Unreachable.into(),
         ]
     }
 }

@@ -15,6 +15,8 @@ pub enum Route<'a> {
     Preflight,
     Health,
     Metrics,
+    /// What this node knows of its cluster.
+    Cluster,
     /// A file of the demo, by its name; the page is the empty name.
     Demo(&'a str),
     DemoConfig,
@@ -83,6 +85,7 @@ pub fn route(method: Method, target: &str) -> Result<Route<'_>, Problem> {
         [] => Route::Demo(""),
         ["healthz"] => Route::Health,
         ["metrics"] => Route::Metrics,
+        ["v1", "cluster"] => Route::Cluster,
         ["demo", "config.json"] => Route::DemoConfig,
         ["demo", file] => Route::Demo(file),
         ["v1", "turn", ..] | ["turn", ..] => return Err(Problem::Missing("TURN credentials")),
@@ -213,7 +216,8 @@ mod tests {
         let put = route(Put, "/v1/apps/a1/sessions/s1/tracks/new");
         assert_eq!(put, Err(Problem::Method("POST, OPTIONS")));
         assert_eq!(route(Get, "/metrics?x"), Ok(Route::Metrics));
-        for target in ["/healthz", "/metrics"] {
+        assert_eq!(route(Get, "/v1/cluster"), Ok(Route::Cluster));
+        for target in ["/healthz", "/metrics", "/v1/cluster"] {
             assert_eq!(route(Post, target), Err(Problem::Method("GET, HEAD")));
         }
     }

@@ -25,13 +25,14 @@ pub enum Kind {
     Preflight,
     Health,
     Metrics,
+    Cluster,
     Demo,
     /// No endpoint, or not with this method.
     Unknown,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::Describe,
         Self::Delete,
@@ -43,6 +44,7 @@ impl Kind {
         Self::Preflight,
         Self::Health,
         Self::Metrics,
+        Self::Cluster,
         Self::Demo,
         Self::Unknown,
     ];
@@ -52,6 +54,7 @@ impl Kind {
             Route::Preflight => Self::Preflight,
             Route::Health => Self::Health,
             Route::Metrics => Self::Metrics,
+            Route::Cluster => Self::Cluster,
             Route::Demo(_) | Route::DemoConfig => Self::Demo,
             Route::Api { endpoint, .. } => match endpoint {
                 Endpoint::Create => Self::Create,
@@ -89,6 +92,7 @@ impl Kind {
             Self::Preflight => "preflight",
             Self::Health => "healthz",
             Self::Metrics => "metrics",
+            Self::Cluster => "cluster",
             Self::Demo => "demo",
             Self::Unknown => "unknown",
         }

@@ -435,7 +435,7 @@ impl World {
             let (_, step) = self.api.receive(&request, Door::Network, node, self.now);
             let response = match step {
                 Step::Respond(response) => response,
-                Step::Measure => panic!("nobody here may read the metrics"),
+                Step::Measure | Step::Survey => panic!("nobody here may read the metrics"),
                 Step::Ask(command) => api::answer(desk(command)),
             };
             conn.respond(&response, self.now);

@@ -185,6 +185,8 @@ pub enum ItemError {
     RepeatedTrack(String),
     /// A bound was reached; says which.
     Limit(Cow<'static, str>),
+    /// The track is of another node of the cluster, which is not possible yet.
+    OtherNode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -232,4 +234,7 @@ pub enum Refusal {
     Draining,
     /// The session failed inside and was ended.
     Internal,
+    /// The session's node went away, or did not answer in time; whether it did what was asked is
+    /// not known.
+    Unreachable,
 }

@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 use crate::command::{Answer, Command, Refusal};
 use crate::ids::{NodeId, ShardId};
 use crate::io::clock;
-use crate::mail::Ticket;
+use crate::mail::{Nodes, Ticket};
 use crate::mesh::place;
 use crate::snapshot::{ApiMeters, Snapshot};
 
@@ -26,13 +26,21 @@ use crate::snapshot::{ApiMeters, Snapshot};
 /// a connection asks one thing at a time.
 const TICKETS: usize = 4096;
 
+/// Whom a command is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Shard(ShardId),
+    /// Another node of the cluster.
+    OtherNode,
+}
+
 #[derive(Debug)]
 pub struct Counter {
     me: ShardId,
-    node: NodeId,
+    nodes: RefCell<Arc<Nodes>>,
     loads: Arc<[AtomicU32]>,
     next: Cell<u64>,
-    left: RefCell<VecDeque<(ShardId, Ticket, Command)>>,
+    left: RefCell<VecDeque<(Owner, Ticket, Command)>>,
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     shard: RefCell<Option<Waker>>,
     readings: RefCell<VecDeque<Rc<RefCell<Reading>>>>,
@@ -43,6 +51,8 @@ pub struct Counter {
     /// never answers is joined no longer than one patience, and there are few of them.
     joinable: Cell<Option<u64>>,
     api: RefCell<ApiMeters>,
+    /// The loop has something to look at that is not left here.
+    nudged: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +79,7 @@ impl Counter {
     pub fn new(me: ShardId, node: NodeId, loads: Arc<[AtomicU32]>) -> Self {
         Self {
             me,
-            node,
+            nodes: RefCell::new(Arc::new(Nodes::alone(node))),
             loads,
             next: Cell::new(0),
             left: RefCell::default(),
@@ -80,6 +90,7 @@ impl Counter {
             surveys: RefCell::default(),
             joinable: Cell::new(None),
             api: RefCell::default(),
+            nudged: Cell::new(false),
         }
     }
 
@@ -210,15 +221,16 @@ impl Counter {
         self.loads.len()
     }
 
-    /// The next command, with the shard it is for.
-    pub fn next(&self) -> Option<(ShardId, Ticket, Command)> {
+    /// The next command, with whom it is for.
+    pub fn next(&self) -> Option<(Owner, Ticket, Command)> {
         self.left.borrow_mut().pop_front()
     }
 
     /// Ready when there is a command, or somebody wants to read the counters.
     pub async fn asked(&self) {
         poll_fn(|cx| {
-            let idle = self.left.borrow().is_empty()
+            let idle = !self.nudged.get()
+                && self.left.borrow().is_empty()
                 && self.readings.borrow().is_empty()
                 && self.called.borrow().is_empty();
             if !idle {
@@ -228,6 +240,22 @@ impl Counter {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Makes the loop take a turn.
+    pub fn nudge(&self) {
+        self.nudged.set(true);
+        self.wake_shard();
+    }
+
+    /// Whether somebody nudged since the last call.
+    pub fn take_nudge(&self) -> bool {
+        self.nudged.replace(false)
+    }
+
+    /// Which nodes are up from now on.
+    pub fn set_nodes(&self, nodes: Arc<Nodes>) {
+        self.nodes.replace(nodes);
     }
 
     /// Hands an answer to whoever waits for it.
@@ -252,15 +280,17 @@ impl Counter {
         }
     }
 
-    /// The shard a command is for. An id that names no shard of this node is nobody's session,
-    /// which this shard can say as well as any.
-    fn owner(&self, command: &Command) -> ShardId {
+    /// Whom a command is for. An id that names no shard of this node and no other node is nobody's
+    /// session, which this shard can say as well as any.
+    fn owner(&self, command: &Command) -> Owner {
+        let nodes = self.nodes.borrow();
         match command.ask.session() {
-            None => place(&self.loads, clock::random()),
-            Some(id) if id.node() == self.node && id.shard().index() < self.loads.len() => {
-                id.shard()
+            None => Owner::Shard(place(&self.loads, clock::random())),
+            Some(id) if id.node() == nodes.own && id.shard().index() < self.loads.len() => {
+                Owner::Shard(id.shard())
             }
-            Some(_) => self.me,
+            Some(id) if nodes.has_other(id.node()) => Owner::OtherNode,
+            Some(_) => Owner::Shard(self.me),
         }
     }
 }
@@ -307,7 +337,7 @@ mod tests {
 
     use super::*;
     use crate::command::{Ask, Reply};
-    use crate::ids::AppId;
+    use crate::ids::{AppId, SessionId};
     use crate::meters::Meters;
 
     fn counter(shards: usize) -> Counter {
@@ -324,10 +354,34 @@ mod tests {
         let mut asking = pin!(counter.ask(command()));
         assert!(block_on(poll_once(asking.as_mut())).is_none());
         let (to, ticket, _) = counter.next().unwrap();
-        assert_eq!(to, ShardId(0));
+        assert_eq!(to, Owner::Shard(ShardId(0)));
         counter.settle(ticket, Ok(Reply::Deleted));
         assert_eq!(block_on(asking), Ok(Reply::Deleted));
         assert!(counter.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_command_for_a_session_of_another_node_is_the_hubs_while_that_node_is_up() {
+        let counter = counter(2);
+        let owner = |node| {
+            let session = SessionId::new(NodeId(node), ShardId(1), 0, 7);
+            counter.owner(&Command { app: AppId(0), ask: Ask::Describe { session } })
+        };
+        assert_eq!(owner(1), Owner::Shard(ShardId(1)));
+        assert_eq!(owner(2), Owner::Shard(ShardId(0)), "nobody's: it is gone");
+        counter.set_nodes(Arc::new(Nodes { own: NodeId(9), others: vec![NodeId(2)] }));
+        assert_eq!(owner(2), Owner::OtherNode);
+        assert_eq!(owner(9), Owner::Shard(ShardId(1)));
+        assert_eq!(owner(1), Owner::Shard(ShardId(0)), "it was ours before");
+    }
+
+    #[test]
+    fn a_nudge_makes_the_loop_take_a_turn() {
+        let counter = counter(1);
+        assert!(block_on(poll_once(pin!(counter.asked()))).is_none());
+        counter.nudge();
+        block_on(counter.asked());
+        assert!(counter.take_nudge() && !counter.take_nudge());
     }
 
     #[test]

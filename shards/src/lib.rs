@@ -7,6 +7,7 @@
 //! `switch` (who gets which packet), `session` (one PeerConnection; the only place that knows
 //! str0m), `engine` (joins them, one turn at a time), `mesh` (shard to shard), `io` (the kernel).
 
+pub mod cluster;
 pub mod command;
 pub mod counter;
 pub mod engine;

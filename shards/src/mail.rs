@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::command::{Answer, Command, ItemError};
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::media::receive::clock::SenderClock;
 use crate::snapshot::Snapshot;
 use crate::switch::feed::{FeedKey, TrackKey, TrackMeta};
@@ -17,11 +17,36 @@ pub struct Ticket {
     pub number: u64,
 }
 
+/// The nodes of the cluster that are up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes {
+    /// Our number.
+    pub own: NodeId,
+    /// Those of the others, ascending.
+    pub others: Vec<NodeId>,
+}
+
+impl Nodes {
+    /// A node by itself.
+    pub fn alone(own: NodeId) -> Self {
+        Self { own, others: Vec::new() }
+    }
+
+    /// Whether it is another node that is up.
+    pub fn has_other(&self, node: NodeId) -> bool {
+        node != self.own && self.others.binary_search(&node).is_ok()
+    }
+}
+
 /// One message from shard to shard. Keys named `feed` and `mirror` belong to the receiver.
 #[derive(Debug)]
 pub enum Mail {
     /// A command whose session lives at the receiver.
     Command { ticket: Ticket, command: Box<Command> },
+    /// A command whose session lives on another node, for the shard that has the hub.
+    Call { ticket: Ticket, command: Box<Command> },
+    /// Which nodes are up now.
+    Nodes(Arc<Nodes>),
     /// The answer to a command of the receiver's API.
     Answer { ticket: Ticket, answer: Box<Answer> },
     /// The sender wants a track of one of the receiver's sessions.

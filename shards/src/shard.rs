@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
-use crate::counter::Counter;
+use crate::cluster::HUB_SHARD;
+use crate::cluster::rim::Post;
+use crate::command::{Command, Refusal};
+use crate::counter::{Counter, Owner};
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::ids::ShardId;
 use crate::io::executor::{let_others_in, let_others_in_if_due};
@@ -49,6 +52,8 @@ pub struct Shard {
     seat: Seat,
     steering: Option<Arc<Steering>>,
     counter: Rc<Counter>,
+    /// Of the shard that has the hub, in a cluster.
+    cluster: Option<Rc<Post>>,
     outbox: Outbox,
     pulse: Pulse,
     /// To be told what was counted, at the end of this turn.
@@ -86,6 +91,7 @@ impl Shard {
             seat,
             steering,
             counter,
+            cluster: None,
             outbox,
             pulse,
             surveys,
@@ -98,6 +104,11 @@ impl Shard {
     /// Where comes what can wait, if it does not come by the port for everything.
     pub fn set_patient(&mut self, port: Option<Box<dyn Port>>) {
         self.patient = port;
+    }
+
+    /// Makes this the shard that has the hub.
+    pub fn set_cluster(&mut self, post: Rc<Post>) {
+        self.cluster = Some(post);
     }
 
     /// How long it may wait for more to arrive.
@@ -199,7 +210,11 @@ impl Shard {
                 Mail::Surveyed { ticket, snapshot } => {
                     self.counter.surveyed(ticket.number, from, *snapshot);
                 }
+                Mail::Call { ticket, command } => self.call(ticket, *command),
                 mail => {
+                    if let Mail::Nodes(nodes) = &mail {
+                        self.counter.set_nodes(nodes.clone());
+                    }
                     self.engine.handle_mail(from, mail, now);
                     turn.found = true;
                 }
@@ -214,18 +229,53 @@ impl Shard {
         turn.urgent |= !received.drained;
         while let Some((to, ticket, command)) = self.counter.next() {
             turn.urgent = true;
-            if to == self.seat.me() {
-                self.engine.handle_command(ticket, command, now);
-            } else {
-                self.seat.post(to, Mail::Command { ticket, command: Box::new(command) });
+            let me = self.seat.me();
+            match to {
+                Owner::Shard(to) if to == me => self.engine.handle_command(ticket, command, now),
+                Owner::Shard(to) => {
+                    self.seat.post(to, Mail::Command { ticket, command: Box::new(command) });
+                }
+                Owner::OtherNode if me == HUB_SHARD => self.call(ticket, command),
+                Owner::OtherNode => {
+                    self.seat.post(HUB_SHARD, Mail::Call { ticket, command: Box::new(command) });
+                }
             }
         }
+        turn.urgent |= self.take_cluster_mail(now);
         if self.engine.timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
             turn.busy = true;
         }
         turn.busy |= turn.found | turn.urgent;
         turn
+    }
+
+    /// A command for a session of another node.
+    fn call(&mut self, ticket: Ticket, command: Command) {
+        match &self.cluster {
+            Some(post) => post.call(ticket, command),
+            None => self.counter.settle(ticket, Err(Refusal::Internal)),
+        }
+    }
+
+    /// What the hub has for the shards; whether there was anything.
+    fn take_cluster_mail(&mut self, now: Instant) -> bool {
+        let nudged = self.counter.take_nudge();
+        let Some(post) = self.cluster.as_ref().filter(|_| nudged) else { return nudged };
+        let me = self.seat.me();
+        for (to, mail) in post.take_mail() {
+            match (to == me, mail) {
+                (false, mail) => self.seat.post(to, mail),
+                (true, Mail::Answer { ticket, answer }) => self.counter.settle(ticket, *answer),
+                (true, mail) => {
+                    if let Mail::Nodes(nodes) = &mail {
+                        self.counter.set_nodes(nodes.clone());
+                    }
+                    self.engine.handle_mail(me, mail, now);
+                }
+            }
+        }
+        true
     }
 
     /// Takes what could wait, when it is time to, after everything else. `None`: it was not.
@@ -319,6 +369,7 @@ impl Shard {
             outbox_refused: self.outbox.refused(),
             cpu: clock::thread_cpu(),
             api: self.counter.api().borrow().clone(),
+            cluster: self.cluster.as_ref().map(|post| Box::new(post.view())),
         }
     }
 
@@ -416,7 +467,7 @@ mod tests {
     use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
     use super::*;
-    use crate::command::{Ask, Command, Reply};
+    use crate::command::{Ask, Reply};
     use crate::ids::{AppId, NodeId};
 
     /// Queues and shares as the server has them.

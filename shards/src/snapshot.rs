@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+pub use crate::cluster::view::{ClusterCounts, ClusterView, Load, NodeView};
 use crate::histogram::{Histogram, micros};
 use crate::io::port::{DropsIn, DropsOut, PortCounters};
 use crate::meters::{Faults, Holdings, Meters};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     /// CPU time of the shard's thread.
     pub cpu: Duration,
     pub api: ApiMeters,
+    /// Only of the shard that has the hub, and only in a cluster.
+    pub cluster: Option<Box<ClusterView>>,
 }
 
 /// How the loop runs.

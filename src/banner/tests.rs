@@ -31,6 +31,7 @@ fn development() -> Plan {
         record_sends: None,
         log: LevelFilter::INFO,
         drain: Duration::from_secs(5),
+        cluster: None,
         warnings: Vec::new(),
     }
 }

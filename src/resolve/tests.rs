@@ -184,3 +184,33 @@ fn a_plan_in_a_log_shows_no_secret() {
     let debug = format!("{:?}", settings(&[APP, admin]));
     assert!(!debug.contains("0123456789abcdef"), "{debug}");
 }
+
+#[test]
+fn a_cluster_needs_a_key_an_address_and_an_app() {
+    let path = std::env::temp_dir().join(format!("shardcast-cluster-{}", std::process::id()));
+    let key = path.to_str().unwrap();
+    let line = format!("shardcast-key-1:01:{}\n", "0123456789abcdef".repeat(4));
+    std::fs::write(&path, line).unwrap();
+    let (key, address) = (("cluster-key", key), ("cluster", "127.0.0.1:7000"));
+    assert!(sentence(&[APP, address]).contains("shardcast keygen"));
+    assert!(sentence(&[APP, ("seed", "a:7000")]).contains("shardcast keygen"));
+    assert!(sentence(&[APP, key]).contains("give --cluster ADDR:PORT"));
+    assert!(sentence(&[key, address]).contains("give --app ID:SECRET"));
+    for wrong in ["0.0.0.0:7000", "[::]:7000", "127.0.0.1:0", "127.0.0.1", "localhost:7000"] {
+        let said = sentence(&[APP, key, ("cluster", wrong)]);
+        assert!(said.contains("not 0.0.0.0 or [::]"), "{said}");
+    }
+    for wrong in ["node1", ":7000", "node1:0", "::1:7000"] {
+        let said = sentence(&[APP, key, address, ("seed", wrong)]);
+        assert!(said.contains("as node1:7000"), "{said}");
+    }
+    let plan = ok(&[APP, key, address, ("seed", "node1:7000"), ("seed", "[::1]:7000")]);
+    let cluster = plan.cluster.unwrap();
+    assert_eq!(cluster.seeds, ["node1:7000", "[::1]:7000"]);
+    assert!(plan.warnings.iter().any(|said| said.contains("chmod 600")), "{:?}", plan.warnings);
+    std::fs::write(&path, "nothing").unwrap();
+    let said = sentence(&[APP, key, address]);
+    assert!(said.contains("line 1") && !said.contains("nothing"), "{said}");
+    std::fs::remove_file(&path).unwrap();
+    assert!(sentence(&[APP, key, address]).contains("it cannot be read"));
+}

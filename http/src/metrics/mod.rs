@@ -5,6 +5,7 @@
 //!
 //! Not here: gathering the numbers, and who may read them.
 
+mod cluster;
 mod families;
 
 use std::fmt;
@@ -69,6 +70,7 @@ impl Collector for Scrape {
         for family in COUNTERS.iter().chain(&API_COUNTERS) {
             page.numbers(family, MetricType::Counter)?;
         }
+        cluster::write(&mut page)?;
         page.drops()?;
         page.runs()?;
         page.requests()

@@ -17,6 +17,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use rustls::ServerConfig;
 use shards::command::{Answer, Command};
+use shards::snapshot::Snapshot;
 use tracing::debug;
 
 use super::gate::Inside;
@@ -24,6 +25,7 @@ use super::{Server, now};
 use crate::alarms::Alarm;
 use crate::api::{self, Step};
 use crate::auth::Door;
+use crate::cluster;
 use crate::conn::Conn;
 use crate::desk::Desk;
 use crate::limits;
@@ -147,6 +149,7 @@ impl<D: Desk> Link<D> {
                 None => Problem::Unanswered.response(),
             },
             Step::Measure => self.measure(began).await,
+            Step::Survey => cluster::response(&self.survey(began).await),
         };
         let took = now().duration_since(began);
         tally::count(&mut server.desk.meters().borrow_mut(), kind, response.status, took);
@@ -157,6 +160,12 @@ impl<D: Desk> Link<D> {
 
     /// What all shards have counted, without those that do not answer in time.
     async fn measure(&mut self, began: Instant) -> Response {
+        let shards = self.survey(began).await;
+        let desk = &self.server.desk;
+        metrics::response(Scrape { node: desk.node_info(), process: desk.process(), shards })
+    }
+
+    async fn survey(&mut self, began: Instant) -> Vec<Option<Snapshot>> {
         let desk = &self.server.desk;
         let alarm = &self.alarm;
         alarm.set(Some(began + self.server.timing.survey));
@@ -167,8 +176,7 @@ impl<D: Desk> Link<D> {
             alarm.listen(cx.waker());
             Poll::Pending
         });
-        let shards = desk.survey(until).await;
-        metrics::response(Scrape { node: desk.node_info(), process: desk.process(), shards })
+        desk.survey(until).await
     }
 
     async fn ask(&mut self, command: Command, began: Instant) -> Option<Answer> {

@@ -26,6 +26,9 @@ impl Engine {
         }
         let owner = key.session.shard();
         let here = owner == self.config.shard;
+        if self.nodes.has_other(key.session.node()) {
+            return Err(ItemError::OtherNode);
+        }
         if key.session.node() != self.config.node || owner.index() >= self.config.shards {
             return Err(ItemError::PublisherGone(key.session.to_string()));
         }

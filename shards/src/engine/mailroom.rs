@@ -49,8 +49,12 @@ impl Engine {
             }
             Mail::Route { source } => self.route(source, from, now),
             Mail::Claim { source } => self.claimed(source, from, now),
+            Mail::Nodes(nodes) => {
+                self.config.node = nodes.own;
+                self.nodes = nodes;
+            }
             // The loop's own.
-            Mail::Survey { .. } | Mail::Surveyed { .. } => {}
+            Mail::Survey { .. } | Mail::Surveyed { .. } | Mail::Call { .. } => {}
             Mail::Unroute { source } => {
                 if self.routes.get(&source) == Some(&from) {
                     self.routes.remove(&source);

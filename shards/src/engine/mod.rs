@@ -41,7 +41,7 @@ use self::spread::{Resend, Run};
 use crate::command::Answer;
 use crate::ids::{NodeId, ShardId};
 use crate::limits;
-use crate::mail::{Mail, Ticket};
+use crate::mail::{Mail, Nodes, Ticket};
 use crate::meters::{Holdings, Meters};
 use crate::outbox::Destination;
 use crate::session::recheck::Reply;
@@ -58,7 +58,7 @@ pub(crate) type SessionKey = Key<Session>;
 /// What a shard is told at its start, for good.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// This run of the node.
+    /// This run of the node, until [`Mail::Nodes`] says otherwise.
     pub node: NodeId,
     pub shard: ShardId,
     /// How many shards this node has.
@@ -80,6 +80,7 @@ impl EngineConfig {
 /// Everything a shard knows.
 pub struct Engine {
     config: EngineConfig,
+    nodes: Arc<Nodes>,
     /// The origin of all relative times on the wire.
     epoch: Instant,
     random: Box<dyn FnMut() -> u64>,
@@ -127,6 +128,7 @@ impl Engine {
     /// `random` must be unpredictable: ids, ICE passwords and SSRCs come from it.
     pub fn new(config: EngineConfig, now: Instant, random: Box<dyn FnMut() -> u64>) -> Self {
         Self {
+            nodes: Arc::new(Nodes::alone(config.node)),
             config,
             epoch: now,
             random,

@@ -16,6 +16,7 @@
 
 pub mod bell;
 pub mod clock;
+pub mod cluster;
 pub mod executor;
 pub mod lanes;
 pub mod listener;

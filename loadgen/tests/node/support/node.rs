@@ -18,7 +18,9 @@ pub(crate) fn start() -> (String, String) {
     let args = args.into_iter().chain(more).map(OsString::from);
     let flags = match shardcast::flags::read(args).unwrap() {
         shardcast::flags::Asked::Run(flags) => flags,
-        shardcast::flags::Asked::Help(_) => unreachable!("no help was asked for"),
+        shardcast::flags::Asked::Help(_) | shardcast::flags::Asked::Keygen(_) => {
+            unreachable!("no help was asked for")
+        }
     };
     let settings = shardcast::config::gather(&flags, |_| None).unwrap();
     let machine = shardcast::resolve::Machine::read().unwrap();
