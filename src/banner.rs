@@ -110,7 +110,19 @@ fn media_lines(plan: &Plan, in_force: Option<&InForce>) -> Vec<(&'static str, St
     lines.push(("Shards", format!("{} on {on} {}", plan.pins.len(), show_cpus(&cpus))));
     lines.push(("Steering", steering(plan, in_force).to_owned()));
     lines.push(("Packets", packets(plan, in_force)));
+    if let Some(cluster) = &plan.cluster {
+        lines.push(("Cluster", format!("udp {}, {}", cluster.address, sought(&cluster.seeds))));
+    }
     lines
+}
+
+/// Where other nodes are sought.
+fn sought(seeds: &[String]) -> String {
+    match seeds {
+        [] => "waits to be found".to_owned(),
+        [only] => format!("looks at {only}"),
+        [first, rest @ ..] => format!("looks at {first} and {} more", rest.len()),
+    }
 }
 
 fn place(address: &Advertised) -> String {

@@ -101,6 +101,28 @@ fn the_production_banner_shows_no_secret() {
 }
 
 #[test]
+fn a_node_of_a_cluster_says_where_it_is_and_looks() {
+    let line =
+        relay::keys::generate(&zeroize::Zeroizing::new(std::array::from_fn(|at| at as u8 * 7)));
+    let secret = &line.trim()[line.trim().len() - 64..];
+    let cluster = |seeds: &[&str]| crate::plan::Cluster {
+        keys: relay::keys::ClusterKeys::parse(&line).unwrap(),
+        address: "192.0.2.2:7000".parse().unwrap(),
+        seeds: seeds.iter().map(|&seed| seed.to_owned()).collect(),
+    };
+    for (seeds, says) in [
+        (&[][..], "waits to be found"),
+        (&["nodes:7000"], "looks at nodes:7000"),
+        (&["192.0.2.3:7000", "192.0.2.4:7000"], "looks at 192.0.2.3:7000 and 1 more"),
+    ] {
+        let plan = Plan { cluster: Some(cluster(seeds)), ..production() };
+        let shown = text(&plan, None, false);
+        assert!(shown.contains(&format!("  Cluster   udp 192.0.2.2:7000, {says}\n")), "{shown}");
+        assert!(!shown.contains(secret));
+    }
+}
+
+#[test]
 fn colour_changes_nothing_but_colour() {
     let mut coloured = text(&development(), None, true);
     assert!(coloured.contains("\x1b[36mhttp://127.0.0.1:8080/\x1b[0m"));
