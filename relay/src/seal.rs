@@ -9,8 +9,9 @@
 //!
 //! The nonce is the IV XOR the datagram's number, which counts through all phases. A direction
 //! is told by who sends: node and shard, then who receives; so the two directions, and links of
-//! other shards, have other keys. Both link ids are part of it: a link that is made anew under
-//! the same secret has new ids, hence new keys, and may count from 0 again.
+//! other shards, have other keys. Numbers count from 0 with each link, so no two links may be made
+//! of one secret and the same ends: a [`LinkSecret`] is used up by its link, and a connection gives
+//! it once. Who makes a link anew makes a new connection first, which has another secret.
 //!
 //! A phase ends after 2^27 datagrams (RFC 9001, B.1: AES-GCM bears 2^28 of up to 2^11 bytes at
 //! an advantage of 2^-57), or 15 minutes. The receiver follows when it sees the other phase bit
@@ -42,8 +43,7 @@ pub const PHASE_AGE_MAX: Duration = Duration::from_secs(15 * 60);
 pub const OLD_PHASE: Duration = Duration::from_secs(5);
 
 /// What two nodes share: exported from their control connection, new with each. One secret
-/// serves all links between two nodes, as long as no pair of link ids is used twice.
-#[derive(Clone)]
+/// serves all links between two nodes.
 pub struct PairSecret(Zeroizing<[u8; SECRET_LEN]>);
 
 impl PairSecret {
@@ -66,6 +66,31 @@ pub struct End {
     pub shard: u8,
     /// What this end calls the link: datagrams to it carry this.
     pub link: LinkId,
+}
+
+/// What one link is made of, at one of its ends. It cannot be copied, and making the link uses it
+/// up: two links of one secret and the same ends would seal with the same nonces.
+///
+/// ```compile_fail,E0382
+/// use relay::{link::Link, seal::LinkSecret};
+///
+/// fn twice(secret: LinkSecret, now: std::time::Instant) -> [Link; 2] {
+///     [Link::new(secret, now), Link::new(secret, now)]
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LinkSecret {
+    pub(crate) pair: PairSecret,
+    pub(crate) here: End,
+    pub(crate) there: End,
+}
+
+impl LinkSecret {
+    /// For tests, which have no connection. Nodes have theirs from
+    /// [`Hub::take_link`](crate::hub::Hub::take_link).
+    pub fn new(pair: PairSecret, here: End, there: End) -> Self {
+        Self { pair, here, there }
+    }
 }
 
 /// A datagram was sealed with another key, or changed on its way.

@@ -55,7 +55,7 @@ use sent::Sent;
 use time::{Offset, Rtt, Timeline};
 
 use crate::replay::Window;
-use crate::seal::{End, Opener, PairSecret, Sealer};
+use crate::seal::{End, LinkSecret, Opener, Sealer};
 use crate::wire::{Clock, LaneId, Media};
 
 /// Where finished datagrams go: the tail of an arena that the kernel cuts itself.
@@ -114,18 +114,18 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link between `here` and `there`, for datagrams of up to
-    /// [`DATAGRAM_USUAL`](crate::wire::DATAGRAM_USUAL) bytes. The two ends' ids must never
-    /// have been used together under this secret before.
-    pub fn new(secret: &PairSecret, here: End, there: End, now: Instant) -> Self {
+    /// The link of this secret, for datagrams of up to
+    /// [`DATAGRAM_USUAL`](crate::wire::DATAGRAM_USUAL) bytes.
+    pub fn new(secret: LinkSecret, now: Instant) -> Self {
+        let LinkSecret { pair, here, there } = secret;
         let time = Timeline::new(now);
         let at = time.at(now);
         Self {
             time,
             here,
             there,
-            sealer: Sealer::new(secret, &here, &there, now),
-            opener: Opener::new(secret, &there, &here),
+            sealer: Sealer::new(&pair, &here, &there, now),
+            opener: Opener::new(&pair, &there, &here),
             replay: Window::new(),
             gaps: Gaps::new(at),
             lanes: Lanes::default(),

@@ -47,8 +47,7 @@ pub const DATAGRAM_MIN: usize = 512;
 /// longer than this no publisher can have sent.
 pub const RECORD_MAX: usize = 4096;
 
-/// A link, as its receiver names it: 24 bits, chosen by the receiver, unique at its shard, and
-/// never used twice under one pair secret.
+/// A link, as its receiver names it: 24 bits, chosen by the receiver, unique at its shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u32);
 
