@@ -83,6 +83,8 @@ pub enum Event<'a> {
 /// A link. See the module.
 pub struct Link {
     time: Timeline,
+    /// The latest time that we were told.
+    last_at: u64,
     here: End,
     there: End,
     sealer: Sealer,
@@ -122,6 +124,7 @@ impl Link {
         let at = time.at(now);
         Self {
             time,
+            last_at: at,
             here,
             there,
             sealer: Sealer::new(&pair, &here, &there, now),
@@ -225,7 +228,8 @@ impl Link {
     /// A packet that was lost and is worth sending again. Fetch it and give it to
     /// [`resend`](Self::resend); if it is forgotten, there is nothing to do.
     pub fn poll_resend(&mut self, now: Instant) -> Option<Lost> {
-        self.repair.poll(self.time.at(now))
+        let at = self.at(now);
+        self.repair.poll(at)
     }
 
     /// When the next turn is due, though nothing should come or go until then.
@@ -241,7 +245,7 @@ impl Link {
 
     /// Does what is due by now; [`flush`](Self::flush) sends it.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let at = self.time.at(now);
+        let at = self.at(now);
         self.opener.turn(now);
         if self.tail_due().is_some_and(|due| due <= at) {
             self.tail_tries += 1;
@@ -253,6 +257,14 @@ impl Link {
             self.congestion.on_blackout(at);
         }
         self.congestion.on_timeout(at);
+    }
+
+    /// In link time. An instant before one that we were told already is taken for that: what
+    /// measures spans here relies on time not going back.
+    #[inline]
+    fn at(&mut self, now: Instant) -> u64 {
+        self.last_at = self.time.at(now).max(self.last_at);
+        self.last_at
     }
 
     /// When the tail is to be sent again. Not for ever: a path that carries nothing back gets
