@@ -17,6 +17,10 @@
 //! an advantage of 2^-57), or 15 minutes. The receiver follows when it sees the other phase bit
 //! on a datagram that the next key opens, and keeps the old key for what is still on its way.
 //!
+//! It looks one phase ahead and no further. If all of a phase is lost on the way (at least ten
+//! seconds of one direction, if someone hurries the keys; else a quarter of an hour), nothing more
+//! is opened for ever: the caller gives up a link that is silent for so long.
+//!
 //! Invariants: a number is sealed once. Nothing changes before a datagram is authentic. Secrets
 //! are wiped when dropped (AWS-LC wipes what it frees, the key schedule among it); no `Debug`
 //! shows one.
@@ -424,6 +428,22 @@ mod tests {
         let early = sealed(&mut sealer, b"");
         assert_eq!(open(&mut opener, &early, now), Err(Unauthentic));
         assert!(open(&mut opener, &early, now + OLD_PHASE).is_ok());
+    }
+
+    #[test]
+    fn who_missed_a_whole_phase_opens_nothing_more() {
+        let (mut sealer, mut opener, mut now) = pair();
+        open(&mut opener, &sealed(&mut sealer, b"first"), now).unwrap();
+        now += PHASE_AGE_MAX;
+        sealer.turn(now);
+        sealed(&mut sealer, b"lost");
+        for _ in 0..6 {
+            now += PHASE_AGE_MAX;
+            sealer.turn(now);
+            opener.turn(now);
+            let datagram = sealed(&mut sealer, b"of a later phase");
+            assert_eq!(open(&mut opener, &datagram, now), Err(Unauthentic));
+        }
     }
 
     #[test]

@@ -189,7 +189,9 @@ impl Link {
         self.congestion.state()
     }
 
-    /// How long nothing authentic came from the other side, or since the link was made.
+    /// How long nothing authentic came from the other side, or since the link was made. A link
+    /// that is silent for long is to be given up, though datagrams come: if all of one key phase
+    /// were lost, those of the next are never opened (see [`seal`](crate::seal)).
     pub fn silence(&self, now: Instant) -> Duration {
         Duration::from_micros(self.time.at(now).saturating_sub(self.heard_at))
     }
