@@ -65,7 +65,7 @@ impl fmt::Debug for PairSecret {
 /// One end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// The node's number of this run: 64 random bits.
+    /// The node's number of this run: a [`NodeId`](crate::members::NodeId), 32 random bits.
     pub node: u64,
     pub shard: u8,
     /// What this end calls the link: datagrams to it carry this.

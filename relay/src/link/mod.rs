@@ -15,9 +15,10 @@
 //! Packets are forwarded at once, whatever is missing before them; what was lost is sent again
 //! beside them, by hop. Sequence numbers and sources are the origin's.
 //!
-//! Invariants: a packet is delivered once. Nothing changes, and nothing is answered, before a
-//! datagram is authentic. All tables are bounded, also against the other side. No allocation
-//! per packet once the tables have grown to what the traffic needs.
+//! Invariants: a packet is delivered once, unless its source was forgotten in between: a ninth
+//! source of a lane takes the place of the one unused for longest. Nothing changes, and nothing
+//! is answered, before a datagram is authentic. All tables are bounded, also against the other
+//! side. No allocation per packet once the tables have grown to what the traffic needs.
 //!
 //! Not here: sockets and addresses; which track a lane is; the histories of tracks; when a
 //! silent link is given up.
