@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use common::{clock_cost, median, pin, spent};
 use relay::link::{Class, Event, Link, Sink};
-use relay::seal::{End, PairSecret};
+use relay::seal::{End, LinkSecret, PairSecret};
 use relay::wire::{DATAGRAM_MAX, HEADER_LEN, LaneId, LinkId, Media, OVERHEAD};
 
 /// A packet may cost this much more than its sealing and opening.
@@ -133,10 +133,10 @@ impl Pair {
         let link = |id| LinkId::new(id).expect("24 bits");
         let here = End { node: 1, shard: 2, link: link(3) };
         let there = End { node: 4, shard: 5, link: link(6) };
-        let secret = PairSecret::new(&[7; 32]);
+        let secret = |here, there| LinkSecret::new(PairSecret::new(&[7; 32]), here, there);
         let now = Instant::now();
         let mut links =
-            [Link::new(&secret, here, there, now), Link::new(&secret, there, here, now)];
+            [secret(here, there), secret(there, here)].map(|secret| Link::new(secret, now));
         links.iter_mut().for_each(|link| link.set_active(true));
         let lane = links[1].open_lane().expect("the first");
         Self {

@@ -25,10 +25,11 @@ use crate::control::{
     Broken, Class, Control, ControlConfig, ControlEvent, ControlFaults, PeerInfo, SendError,
     Versions,
 };
-use crate::keys::{ClusterKeys, Secret};
+use crate::keys::ClusterKeys;
 use crate::members::{
     FIRST_BYTE, Identity, Load, MemberEvent, MemberFaults, Members, MembersConfig, NodeId,
 };
+use crate::seal::LinkSecret;
 
 /// How a node takes part in a cluster.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub enum Event {
         from: NodeId,
         to: NodeId,
     },
-    /// A control connection is up: its secret, links and MTU can be had.
+    /// A control connection is up: its links and MTU can be had.
     Connected(NodeId),
     /// A message. Of each node and class they come in order.
     Message {
@@ -213,9 +214,16 @@ impl Hub {
         self.control.peer(node)
     }
 
-    /// 32 bytes that only we and that node have, while connected.
-    pub fn secret(&self, node: NodeId) -> Option<&Secret> {
-        self.control.secret(node)
+    /// What the media link between a shard of ours and one of that node is made of: once for each
+    /// connection and pair of shards. To make a link anew, [`Self::renew`] the connection.
+    pub fn take_link(&mut self, node: NodeId, here: u8, there: u8) -> Option<LinkSecret> {
+        self.control.take_link(node, here, there)
+    }
+
+    /// Closes the connection with a node, and with it goes every link ([`Event::Broken`]). The
+    /// next is made as the node is held or sent something.
+    pub fn renew(&mut self, now: Instant, node: NodeId) {
+        self.control.renew(now, node);
     }
 
     /// The largest UDP payload known to pass to that node, while connected.

@@ -9,12 +9,17 @@
 //!
 //! The nonce is the IV XOR the datagram's number, which counts through all phases. A direction
 //! is told by who sends: node and shard, then who receives; so the two directions, and links of
-//! other shards, have other keys. Both link ids are part of it: a link that is made anew under
-//! the same secret has new ids, hence new keys, and may count from 0 again.
+//! other shards, have other keys. Numbers count from 0 with each link, so no two links may be made
+//! of one secret and the same ends: a [`LinkSecret`] is used up by its link, and a connection gives
+//! it once. Who makes a link anew makes a new connection first, which has another secret.
 //!
 //! A phase ends after 2^27 datagrams (RFC 9001, B.1: AES-GCM bears 2^28 of up to 2^11 bytes at
 //! an advantage of 2^-57), or 15 minutes. The receiver follows when it sees the other phase bit
 //! on a datagram that the next key opens, and keeps the old key for what is still on its way.
+//!
+//! It looks one phase ahead and no further. If all of a phase is lost on the way (at least ten
+//! seconds of one direction, if someone hurries the keys; else a quarter of an hour), nothing more
+//! is opened for ever: the caller gives up a link that is silent for so long.
 //!
 //! Invariants: a number is sealed once. Nothing changes before a datagram is authentic. Secrets
 //! are wiped when dropped (AWS-LC wipes what it frees, the key schedule among it); no `Debug`
@@ -42,8 +47,7 @@ pub const PHASE_AGE_MAX: Duration = Duration::from_secs(15 * 60);
 pub const OLD_PHASE: Duration = Duration::from_secs(5);
 
 /// What two nodes share: exported from their control connection, new with each. One secret
-/// serves all links between two nodes, as long as no pair of link ids is used twice.
-#[derive(Clone)]
+/// serves all links between two nodes.
 pub struct PairSecret(Zeroizing<[u8; SECRET_LEN]>);
 
 impl PairSecret {
@@ -61,11 +65,36 @@ impl fmt::Debug for PairSecret {
 /// One end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// The node's number of this run: 64 random bits.
+    /// The node's number of this run: a [`NodeId`](crate::members::NodeId), 32 random bits.
     pub node: u64,
     pub shard: u8,
     /// What this end calls the link: datagrams to it carry this.
     pub link: LinkId,
+}
+
+/// What one link is made of, at one of its ends. It cannot be copied, and making the link uses it
+/// up: two links of one secret and the same ends would seal with the same nonces.
+///
+/// ```compile_fail,E0382
+/// use relay::{link::Link, seal::LinkSecret};
+///
+/// fn twice(secret: LinkSecret, now: std::time::Instant) -> [Link; 2] {
+///     [Link::new(secret, now), Link::new(secret, now)]
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LinkSecret {
+    pub(crate) pair: PairSecret,
+    pub(crate) here: End,
+    pub(crate) there: End,
+}
+
+impl LinkSecret {
+    /// For tests, which have no connection. Nodes have theirs from
+    /// [`Hub::take_link`](crate::hub::Hub::take_link).
+    pub fn new(pair: PairSecret, here: End, there: End) -> Self {
+        Self { pair, here, there }
+    }
 }
 
 /// A datagram was sealed with another key, or changed on its way.
@@ -399,6 +428,22 @@ mod tests {
         let early = sealed(&mut sealer, b"");
         assert_eq!(open(&mut opener, &early, now), Err(Unauthentic));
         assert!(open(&mut opener, &early, now + OLD_PHASE).is_ok());
+    }
+
+    #[test]
+    fn who_missed_a_whole_phase_opens_nothing_more() {
+        let (mut sealer, mut opener, mut now) = pair();
+        open(&mut opener, &sealed(&mut sealer, b"first"), now).unwrap();
+        now += PHASE_AGE_MAX;
+        sealer.turn(now);
+        sealed(&mut sealer, b"lost");
+        for _ in 0..6 {
+            now += PHASE_AGE_MAX;
+            sealer.turn(now);
+            opener.turn(now);
+            let datagram = sealed(&mut sealer, b"of a later phase");
+            assert_eq!(open(&mut opener, &datagram, now), Err(Unauthentic));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use relay::link::{Class, Link, Sink};
-use relay::seal::{End, PairSecret};
+use relay::seal::{End, LinkSecret, PairSecret};
 use relay::wire::{DATAGRAM_MAX, LaneId, LinkId, Media};
 
 thread_local! {
@@ -77,10 +77,11 @@ fn measure(len: usize, lost_each: u64) -> (u64, u64, u64) {
     let link = |id| LinkId::new(id).unwrap();
     let here = End { node: 1, shard: 2, link: link(3) };
     let there = End { node: 4, shard: 5, link: link(6) };
-    let secret = PairSecret::new(&[7; 32]);
+    let secret = |here, there| LinkSecret::new(PairSecret::new(&[7; 32]), here, there);
     #[expect(clippy::disallowed_methods, reason = "tests need some beginning of time")]
     let begin = Instant::now();
-    let mut ends = [Link::new(&secret, here, there, begin), Link::new(&secret, there, here, begin)];
+    let mut ends =
+        [secret(here, there), secret(there, here)].map(|secret| Link::new(secret, begin));
     let lane = ends[1].open_lane().unwrap();
     let new = || Arena { bytes: vec![0; 1 << 20], used: 0, lens: Vec::with_capacity(1024) };
     let mut arenas = [new(), new()];

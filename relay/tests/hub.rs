@@ -10,7 +10,10 @@ use relay::control::{
     Broken, Class, ControlFault, MESSAGE_MAX, QUEUE_BYTES_MAX, SendError, Versions,
 };
 use relay::hub::{Event, Hub, HubConfig};
+use relay::link::{Link, Sink};
 use relay::members::NodeId;
+use relay::seal::LinkSecret;
+use relay::wire::{DATAGRAM_MAX, HEADER_LEN};
 use sim::{Machine, Net, Weather, address, keys};
 
 struct Node {
@@ -138,7 +141,7 @@ fn events(net: &mut Net<Node>, at: usize) -> Vec<Event> {
 }
 
 #[test]
-fn a_message_makes_a_connection_with_one_secret_and_the_paths_mtu() {
+fn a_message_makes_a_connection_with_the_paths_mtu() {
     for mtu in [1472, 1300, 1200] {
         let mut net = cluster(1, 2);
         net.mtu = mtu;
@@ -153,8 +156,6 @@ fn a_message_makes_a_connection_with_one_secret_and_the_paths_mtu() {
         net.run_for(SECOND * 20);
         let (one, two) = (net.get(0).unwrap(), net.get(1).unwrap());
         assert_eq!(one.messages(Class::Calls), [b"and back"]);
-        assert_eq!(one.hub.secret(b).unwrap(), two.hub.secret(a).unwrap());
-        assert_ne!(**one.hub.secret(b).unwrap(), [0; 32]);
         let (info, back) = (one.hub.peer(b).unwrap(), two.hub.peer(a).unwrap());
         assert_eq!((info.node, info.version, info.caps, info.shards), (b, 3, 5, 2));
         assert_eq!(info.links, config(1).links);
@@ -170,6 +171,62 @@ fn a_message_makes_a_connection_with_one_secret_and_the_paths_mtu() {
         let rtt = one.hub.rtt(b).unwrap();
         assert!(rtt > Duration::from_millis(2) && rtt < Duration::from_millis(300), "{rtt:?}");
         assert_eq!(one.count(|event| matches!(event, Event::Connected(_))), 1);
+    }
+}
+
+#[test]
+fn a_link_is_made_once_of_each_connection_so_no_nonce_is_used_twice() {
+    let mut net = cluster(1, 2);
+    let (a, b) = (id(&net, 0), id(&net, 1));
+    net.with(0, |node, now| node.hub.hold(now, b, true)).unwrap();
+    net.run_for(SECOND);
+    let mut sealed = Vec::new();
+    for _ in 0..2 {
+        let one = take_link(&mut net, 0, b, 0, 1).expect("the first time");
+        let two = take_link(&mut net, 1, a, 1, 0).expect("the first time");
+        assert!(take_link(&mut net, 0, b, 0, 1).is_none(), "the second time");
+        assert!(take_link(&mut net, 0, b, 1, 0).is_some(), "another pair of shards");
+        assert!(take_link(&mut net, 0, b, 2, 0).is_none(), "we have no such shard");
+        assert!(take_link(&mut net, 0, b, 0, 2).is_none(), "nor have they");
+        let (mut one, mut two) = (Link::new(one, net.now), Link::new(two, net.now));
+        let mut out = Sent::default();
+        one.flush(net.now, &mut out);
+        sealed.push(out.0.clone());
+        assert_eq!(two.handle_datagram(net.now, &mut out.0, |_| ()), Ok(()));
+        // The link is silent though the connection is not.
+        net.with(0, |node, now| node.hub.renew(now, b));
+        assert!(take_link(&mut net, 0, b, 0, 1).is_none(), "not connected");
+        net.run_for(SECOND * 2);
+        let node = net.get(1).unwrap();
+        assert_eq!(node.broken().last(), Some(&Broken::Replaced));
+        assert!(node.hub.peer(a).is_some(), "it is held, so there is another");
+    }
+    assert_eq!(sealed[0][..HEADER_LEN], sealed[1][..HEADER_LEN], "the same number");
+    assert_ne!(sealed[0], sealed[1], "under another key");
+}
+
+fn take_link(
+    net: &mut Net<Node>,
+    at: usize,
+    to: NodeId,
+    here: u8,
+    there: u8,
+) -> Option<LinkSecret> {
+    net.with(at, |node, _| node.hub.take_link(to, here, there))
+}
+
+/// The only datagram that was sent.
+#[derive(Default)]
+struct Sent(Vec<u8>);
+
+impl Sink for Sent {
+    fn slot(&mut self) -> &mut [u8] {
+        self.0.resize(DATAGRAM_MAX, 0);
+        &mut self.0
+    }
+
+    fn commit(&mut self, len: usize) {
+        self.0.truncate(len);
     }
 }
 
@@ -257,7 +314,7 @@ fn a_cut_is_told_once_and_later_messages_make_another_connection() {
     let node = net.get(0).unwrap();
     assert_eq!(node.broken(), [Broken::Lost]);
     assert_eq!(net.get(1).unwrap().broken(), [Broken::Lost]);
-    assert!(node.hub.secret(id(&net, 1)).is_none());
+    assert!(node.hub.peer(id(&net, 1)).is_none());
     assert!(node.hub.is_up(id(&net, 1)), "the third node still reaches both");
     // Waits for the path, in vain; it is told so.
     send(&mut net, 0, 1, Class::Wants, b"lost too");

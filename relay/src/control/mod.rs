@@ -39,8 +39,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::keys::{ClusterKeys, Secret};
+use crate::keys::ClusterKeys;
 use crate::members::{NODES_MAX, NodeId};
+use crate::seal::{End, LinkSecret, PairSecret};
+use crate::wire::LinkId;
 use conn::{Conn, Note, Stage};
 use deadlines::{Deadlines, Key};
 use half_open::HalfOpen;
@@ -80,7 +82,7 @@ pub struct ControlDatagram {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlEvent {
-    /// A connection is up; [`Control::peer`] and [`Control::secret`] tell of it.
+    /// A connection is up; [`Control::peer`] tells of it.
     Connected(NodeId),
     Message {
         node: NodeId,
@@ -318,10 +320,31 @@ impl Control {
         self.peers.get(&node)?.info.as_ref()
     }
 
-    /// 32 bytes that only both ends of the connection that is up have. Each connection has its
-    /// own ([`PeerInfo::epoch`]).
-    pub fn secret(&self, node: NodeId) -> Option<&Secret> {
-        self.peers.get(&node)?.secret.as_ref()
+    /// What the media link between a shard of ours and one of that node is made of: once for each
+    /// connection and pair of shards, since a link made again of the same would use nonces again.
+    /// `None` if it was taken before, no connection is up, or there is no such shard.
+    pub fn take_link(&mut self, node: NodeId, here: u8, there: u8) -> Option<LinkSecret> {
+        let peer = self.peers.get_mut(&node)?;
+        let (info, secret) = (peer.info.as_ref()?, peer.secret.as_ref()?);
+        if here >= self.config.shards || there >= info.shards {
+            return None;
+        }
+        let end = |node: NodeId, shard, link| {
+            Some(End { node: node.0.into(), shard, link: LinkId::new(link)? })
+        };
+        let ours = end(self.own, here, info.link_id_here)?;
+        let theirs = end(node, there, info.link_id_there)?;
+        let first = peer.taken.insert((here, there));
+        first.then(|| LinkSecret::new(PairSecret::new(secret), ours, theirs))
+    }
+
+    /// Closes the connection with a node, at both ends with [`Broken::Replaced`]: if a media link
+    /// is silent though the connection is not, its links can be made anew after the next. That
+    /// is made as the node is held or sent something.
+    pub fn renew(&mut self, now: Instant, node: NodeId) {
+        self.set_now(now);
+        self.hang_up(now, node, Broken::Replaced);
+        self.attend(now, node);
     }
 
     /// The largest UDP payload known to pass to the node, in bytes.

@@ -4,6 +4,7 @@
 //!
 //! Not here: when something is done about it (`turn`).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub(super) struct Peer {
     /// Of the connection that is up.
     pub(super) info: Option<PeerInfo>,
     pub(super) secret: Option<Secret>,
+    /// Our and their shards whose link was made of the secret.
+    pub(super) taken: BTreeSet<(u8, u8)>,
     /// The call by which the connection that is up was made, if they made it.
     pub(super) their_call: Option<u64>,
     /// The connection before, or the one that is up.
@@ -81,6 +84,7 @@ impl Peer {
             calling: None,
             info: None,
             secret: None,
+            taken: BTreeSet::new(),
             their_call: None,
             last_epoch: 0,
             calls: 0,
@@ -108,6 +112,7 @@ impl Peer {
     /// The connection that was up is no more, and all that went with it.
     pub(super) fn go_down(&mut self) {
         (self.up, self.info, self.secret) = (None, None, None);
+        self.taken.clear();
         (self.their_call, self.held_there) = (None, false);
         self.queue.clear();
         self.waiting_since = None;

@@ -5,8 +5,8 @@
 //! lane that was closed is not taken for the next one's at the same place.
 //!
 //! Invariants: at most [`LANES_MAX`] lanes, [`SOURCES_MAX`] sources each. A packet, named by
-//! lane, source and sequence number, is new once; one that is [`WINDOW`] behind the newest of
-//! its source is never new.
+//! lane, source and sequence number, is new once while its source is kept; one that is [`WINDOW`]
+//! behind the newest of its source is never new.
 
 use crate::replay::{Seen, Window};
 use crate::wire::LaneId;
@@ -174,6 +174,8 @@ mod tests {
         }
         assert_eq!(lanes.places[0].sources.len(), SOURCES_MAX);
         assert_eq!(lanes.on_packet(all[0], 0, 50, 200), Arrival::Duplicate, "it was in use");
+        let again = lanes.on_packet(all[0], 1, 1, 300);
+        assert_eq!(again, Arrival::New, "its source was forgotten");
         lanes.close(all[5]);
         assert_eq!(
             (lanes.len(), lanes.open().is_some(), lanes.open()),

@@ -15,9 +15,10 @@
 //! Packets are forwarded at once, whatever is missing before them; what was lost is sent again
 //! beside them, by hop. Sequence numbers and sources are the origin's.
 //!
-//! Invariants: a packet is delivered once. Nothing changes, and nothing is answered, before a
-//! datagram is authentic. All tables are bounded, also against the other side. No allocation
-//! per packet once the tables have grown to what the traffic needs.
+//! Invariants: a packet is delivered once, unless its source was forgotten in between: a ninth
+//! source of a lane takes the place of the one unused for longest. Nothing changes, and nothing
+//! is answered, before a datagram is authentic. All tables are bounded, also against the other
+//! side. No allocation per packet once the tables have grown to what the traffic needs.
 //!
 //! Not here: sockets and addresses; which track a lane is; the histories of tracks; when a
 //! silent link is given up.
@@ -55,7 +56,7 @@ use sent::Sent;
 use time::{Offset, Rtt, Timeline};
 
 use crate::replay::Window;
-use crate::seal::{End, Opener, PairSecret, Sealer};
+use crate::seal::{End, LinkSecret, Opener, Sealer};
 use crate::wire::{Clock, LaneId, Media};
 
 /// Where finished datagrams go: the tail of an arena that the kernel cuts itself.
@@ -83,6 +84,8 @@ pub enum Event<'a> {
 /// A link. See the module.
 pub struct Link {
     time: Timeline,
+    /// The latest time that we were told.
+    last_at: u64,
     here: End,
     there: End,
     sealer: Sealer,
@@ -114,18 +117,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link between `here` and `there`, for datagrams of up to
-    /// [`DATAGRAM_USUAL`](crate::wire::DATAGRAM_USUAL) bytes. The two ends' ids must never
-    /// have been used together under this secret before.
-    pub fn new(secret: &PairSecret, here: End, there: End, now: Instant) -> Self {
+    /// The link of this secret, for datagrams of up to
+    /// [`DATAGRAM_USUAL`](crate::wire::DATAGRAM_USUAL) bytes.
+    pub fn new(secret: LinkSecret, now: Instant) -> Self {
+        let LinkSecret { pair, here, there } = secret;
         let time = Timeline::new(now);
         let at = time.at(now);
         Self {
             time,
+            last_at: at,
             here,
             there,
-            sealer: Sealer::new(secret, &here, &there, now),
-            opener: Opener::new(secret, &there, &here),
+            sealer: Sealer::new(&pair, &here, &there, now),
+            opener: Opener::new(&pair, &there, &here),
             replay: Window::new(),
             gaps: Gaps::new(at),
             lanes: Lanes::default(),
@@ -186,7 +190,9 @@ impl Link {
         self.congestion.state()
     }
 
-    /// How long nothing authentic came from the other side, or since the link was made.
+    /// How long nothing authentic came from the other side, or since the link was made. A link
+    /// that is silent for long is to be given up, though datagrams come: if all of one key phase
+    /// were lost, those of the next are never opened (see [`seal`](crate::seal)).
     pub fn silence(&self, now: Instant) -> Duration {
         Duration::from_micros(self.time.at(now).saturating_sub(self.heard_at))
     }
@@ -225,7 +231,8 @@ impl Link {
     /// A packet that was lost and is worth sending again. Fetch it and give it to
     /// [`resend`](Self::resend); if it is forgotten, there is nothing to do.
     pub fn poll_resend(&mut self, now: Instant) -> Option<Lost> {
-        self.repair.poll(self.time.at(now))
+        let at = self.at(now);
+        self.repair.poll(at)
     }
 
     /// When the next turn is due, though nothing should come or go until then.
@@ -241,7 +248,7 @@ impl Link {
 
     /// Does what is due by now; [`flush`](Self::flush) sends it.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let at = self.time.at(now);
+        let at = self.at(now);
         self.opener.turn(now);
         if self.tail_due().is_some_and(|due| due <= at) {
             self.tail_tries += 1;
@@ -253,6 +260,14 @@ impl Link {
             self.congestion.on_blackout(at);
         }
         self.congestion.on_timeout(at);
+    }
+
+    /// In link time. An instant before one that we were told already is taken for that: what
+    /// measures spans here relies on time not going back.
+    #[inline]
+    fn at(&mut self, now: Instant) -> u64 {
+        self.last_at = self.time.at(now).max(self.last_at);
+        self.last_at
     }
 
     /// When the tail is to be sent again. Not for ever: a path that carries nothing back gets

@@ -25,7 +25,7 @@ impl Link {
     ) -> Result<(), Fault> {
         let opened = self.open(now, datagram);
         let (header, text) = opened.inspect_err(|fault| self.stats.faults.note(*fault))?;
-        let at = self.time.at(now);
+        let at = self.at(now);
         self.gaps.on_datagram(header.number, at);
         self.heard_at = at;
         self.stats.datagrams_in += 1;

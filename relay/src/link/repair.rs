@@ -158,8 +158,8 @@ fn age_max(class: Class) -> u64 {
     }
 }
 
-/// When the tail of what was sent is taken to be lost, given the round trip (RFC 8985, 7.2): a
-/// round trip with its variation, and the time a report may wait.
+/// When the tail of what was sent is taken to be lost, given the round trip (the probe timeout of
+/// RFC 9002, 6.2.1): a round trip with its variation, and the time a report may wait.
 pub(super) fn tail_timeout(rtt: Option<u64>, var: u64) -> u64 {
     rtt.unwrap_or(RTT_UNKNOWN) + (4 * var).max(5_000) + super::gaps::REPORT_INTERVAL
 }

@@ -83,7 +83,7 @@ impl Link {
     /// [`RECORD_MAX`](crate::wire::RECORD_MAX) is counted and dropped.
     #[inline]
     pub fn push(&mut self, now: Instant, media: &Media<'_>, class: Class, sink: &mut impl Sink) {
-        let at = self.time.at(now);
+        let at = self.at(now);
         let packet = SentPacket::new(media.lane, media.source, media.seq, class, at);
         self.send(media, false, packet, at, sink);
     }
@@ -92,7 +92,8 @@ impl Link {
     pub fn resend(&mut self, now: Instant, lost: Lost, media: &Media<'_>, sink: &mut impl Sink) {
         debug_assert_eq!((lost.lane, lost.source, lost.seq), (media.lane, media.source, media.seq));
         self.stats.resent += 1;
-        self.send(media, true, lost.packet.tried_again(), self.time.at(now), sink);
+        let at = self.at(now);
+        self.send(media, true, lost.packet.tried_again(), at, sink);
     }
 
     /// Tells the publisher's clock of one layer. The caller repeats it with each report of the
@@ -101,18 +102,20 @@ impl Link {
         let Clock { lane, layer, source, ntp, rtp, clock_rate, arrival } = *clock;
         let arrival = self.time.at(arrival);
         let clock = Clock { lane, layer, source, ntp, rtp, clock_rate, arrival };
-        self.control(&Record::Clock(clock), self.time.at(now), sink);
+        let at = self.at(now);
+        self.control(&Record::Clock(clock), at, sink);
     }
 
     /// Asks for a keyframe of one layer of a lane of ours. The caller repeats it until one
     /// comes.
     pub fn keyframe(&mut self, now: Instant, lane: LaneId, layer: u8, sink: &mut impl Sink) {
-        self.control(&Record::Keyframe { lane, layer }, self.time.at(now), sink);
+        let at = self.at(now);
+        self.control(&Record::Keyframe { lane, layer }, at, sink);
     }
 
     /// Ends the turn: adds what is due by itself, and sends the datagram that was being built.
     pub fn flush(&mut self, now: Instant, sink: &mut impl Sink) {
-        let at = self.time.at(now);
+        let at = self.at(now);
         self.sealer.turn(now);
         // An answer carries a report along: whoever asks may have lost the last one.
         if self.gaps.is_due(at) || self.ping.is_some() {
@@ -257,8 +260,12 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Datagrams, lone, media, start};
+    use std::time::Duration;
+
+    use super::super::State;
+    use super::super::testing::{Datagrams, ends, lone, media, ms, start};
     use super::*;
+    use crate::seal::{LinkSecret, PairSecret};
 
     #[test]
     fn small_packets_share_a_datagram_and_a_turn_ends_it() {
@@ -330,6 +337,24 @@ mod tests {
     }
 
     #[test]
+    fn an_instant_before_the_last_one_is_taken_for_that() {
+        let (here, there) = ends();
+        let [mut one, mut two] = [(here, there), (there, here)].map(|(here, there)| {
+            Link::new(LinkSecret::new(PairSecret::new(&[1; 32]), here, there), start())
+        });
+        let (mut out, mut back) = (Datagrams::default(), Datagrams::default());
+        one.push(start(), &media(1, 0, &[7; 100]), Class::Video, &mut out);
+        one.flush(start(), &mut out);
+        two.handle_datagram(start() + ms(10), &mut out.sent[0], |_| ()).unwrap();
+        two.flush(start(), &mut back);
+        assert_eq!(two.spoke_at, two.heard_at, "answered when it was asked, not before");
+        one.handle_datagram(start() - ms(1000), &mut back.sent[0], |_| ()).unwrap();
+        one.handle_timeout(start() - ms(2000));
+        assert_eq!(one.state(), State::Ok);
+        assert_eq!(one.rtt(), Some(Duration::ZERO), "no time has passed");
+    }
+
+    #[test]
     fn without_room_in_the_sink_nothing_is_kept() {
         let (mut link, now) = quiet();
         let mut out = Datagrams::default();
@@ -340,7 +365,7 @@ mod tests {
         link.flush(now, &mut out);
         let stats = link.stats();
         assert_eq!((out.lens().len(), stats.datagrams_out, stats.no_room), (1, 2, 4));
-        assert_eq!(link.timeout().unwrap(), now + super::super::testing::ms(280));
+        assert_eq!(link.timeout().unwrap(), now + ms(280));
     }
 
     #[test]
@@ -350,7 +375,7 @@ mod tests {
             link.set_active(active);
             let (begin, mut pings) = (start(), 0);
             let mut now = begin;
-            while now < begin + super::super::testing::ms(10_000) {
+            while now < begin + ms(10_000) {
                 let mut out = Datagrams::default();
                 link.handle_timeout(now);
                 link.flush(now, &mut out);

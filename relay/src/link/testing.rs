@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Link, Sink};
-use crate::seal::{End, PairSecret};
+use crate::seal::{End, LinkSecret, PairSecret};
 use crate::wire::{DATAGRAM_MAX, LaneId, LinkId, Media};
 
 /// Some beginning of time, far enough from the clock's own.
@@ -54,7 +54,7 @@ pub(crate) fn ends() -> (End, End) {
 
 pub(crate) fn lone() -> Link {
     let (here, there) = ends();
-    Link::new(&PairSecret::new(&[1; 32]), here, there, start())
+    Link::new(LinkSecret::new(PairSecret::new(&[1; 32]), here, there), start())
 }
 
 pub(crate) fn media(lane: u32, seq: u64, payload: &[u8]) -> Media<'_> {

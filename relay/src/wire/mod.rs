@@ -39,16 +39,16 @@ pub const DATAGRAM_MAX: usize = 1472;
 /// the headers of IPv6 and UDP.
 pub const DATAGRAM_USUAL: usize = 1352;
 
-/// The smallest a path may claim to carry: IPv4 must carry 576 bytes with all headers (RFC 791,
-/// 3.1). Less would cut a packet into more fragments than are put together again.
+/// The smallest a path may claim to carry. RFC 791, 3.1, has every host accept 576 bytes with all
+/// headers, and networks carry but 68 unfragmented; those that carry media carry more. Less
+/// would cut a packet into more fragments than are put together again.
 pub const DATAGRAM_MIN: usize = 512;
 
 /// The longest media record. Publishers send packets of up to a datagram of 1,500 bytes; what is
 /// longer than this no publisher can have sent.
 pub const RECORD_MAX: usize = 4096;
 
-/// A link, as its receiver names it: 24 bits, chosen by the receiver, unique at its shard, and
-/// never used twice under one pair secret.
+/// A link, as its receiver names it: 24 bits, chosen by the receiver, unique at its shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u32);
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay::link::{Class, Event, Fault, Link};
-use relay::seal::{End, PairSecret, Sealer};
+use relay::seal::{End, LinkSecret, PairSecret, Sealer};
 use relay::wire::feedback::MissingRun;
 use relay::wire::record::{PREFIX_LEN, write_feedback_prefix};
 use relay::wire::{DATAGRAM_MAX, Header, LaneId, OVERHEAD, feedback};
@@ -193,10 +193,10 @@ fn lane_of(rng: &mut Rng) -> LaneId {
 /// A link, and the keys of its other side.
 fn hostile() -> (Link, Sealer, LaneId) {
     let (here, there): (End, End) = ends();
-    let secret = PairSecret::new(&[7; 32]);
-    let mut link = Link::new(&secret, here, there, start());
+    let pair = || PairSecret::new(&[7; 32]);
+    let mut link = Link::new(LinkSecret::new(pair(), here, there), start());
     let lane = link.open_lane().unwrap();
-    (link, Sealer::new(&secret, &there, &here, start()), lane)
+    (link, Sealer::new(&pair(), &there, &here, start()), lane)
 }
 
 fn receive(link: &mut Link, bytes: &mut [u8]) -> Result<usize, Fault> {

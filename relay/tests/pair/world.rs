@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use relay::link::{Class, Event, Fault, Link, Sink};
-use relay::seal::{End, PairSecret};
+use relay::seal::{End, LinkSecret, PairSecret};
 use relay::wire::{Clock, DATAGRAM_MAX, Header, LaneId, LinkId, Media};
 
 /// What one direction does to datagrams.
@@ -120,9 +120,8 @@ impl World {
     pub(crate) fn skewed(seed: u64, path: Path, ahead: Duration) -> Self {
         let now = start();
         let (here, there) = ends();
-        let secret = PairSecret::new(&[7; 32]);
         let node = |here, there, ahead: Duration| Node {
-            link: Link::new(&secret, here, there, now + ahead),
+            link: Link::new(LinkSecret::new(PairSecret::new(&[7; 32]), here, there), now + ahead),
             ahead,
             path,
             bad: false,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use relay::link::{Class, Link, Sink};
-use relay::seal::{End, PairSecret, Sealer};
+use relay::seal::{End, LinkSecret, PairSecret, Sealer};
 use relay::wire::{DATAGRAM_MAX, LinkId, Media, OVERHEAD};
 
 struct Void([u8; DATAGRAM_MAX]);
@@ -23,11 +23,11 @@ fuzz_target!(|bytes: &[u8]| {
     let id = |id| LinkId::new(id).expect("24 bits");
     let here = End { node: 1, shard: 0, link: id(1) };
     let there = End { node: 2, shard: 0, link: id(2) };
-    let secret = PairSecret::new(&[7; 32]);
+    let pair = || PairSecret::new(&[7; 32]);
     let mut now = Instant::now();
-    let mut link = Link::new(&secret, here, there, now);
+    let mut link = Link::new(LinkSecret::new(pair(), here, there), now);
     let lane = link.open_lane().expect("the first");
-    let mut sealer = Sealer::new(&secret, &there, &here, now);
+    let mut sealer = Sealer::new(&pair(), &there, &here, now);
     let mut sink = Void([0; DATAGRAM_MAX]);
     let mut rest = bytes;
     let mut seq = 0;
