@@ -340,11 +340,13 @@ impl Control {
 
     /// Closes the connection with a node, at both ends with [`Broken::Replaced`]: if a media link
     /// is silent though the connection is not, its links can be made anew after the next. That
-    /// is made as the node is held or sent something.
+    /// is made as the node is held or sent something. One that is being made goes on.
     pub fn renew(&mut self, now: Instant, node: NodeId) {
         self.set_now(now);
-        self.hang_up(now, node, Broken::Replaced);
-        self.attend(now, node);
+        if self.up(node).is_some() {
+            self.hang_up(now, node, Broken::Replaced);
+            self.attend(now, node);
+        }
     }
 
     /// The largest UDP payload known to pass to the node, in bytes.
