@@ -423,6 +423,21 @@ fn a_node_that_leaves_says_so_on_its_connections() {
 }
 
 #[test]
+fn a_node_that_left_has_nothing_more_to_do_for_whom_it_held_or_wrote_to() {
+    let mut net = cluster(7, 3);
+    let (one, two) = (id(&net, 1), id(&net, 2));
+    net.with(0, |node, now| {
+        node.hub.hold(now, one, true).unwrap();
+        node.hub.hold(now, two, true).unwrap();
+        node.hub.send(now, two, Class::Calls, b"unanswered").unwrap();
+        node.hub.leave(now);
+    });
+    net.run_for(SECOND * 20);
+    let hub = &net.get(0).unwrap().hub;
+    assert_eq!((hub.connections(), hub.timeout()), (0, None));
+}
+
+#[test]
 fn queues_are_bounded_and_say_so() {
     let mut net = cluster(9, 2);
     net.cut = |_, _| true;

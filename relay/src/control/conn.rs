@@ -9,7 +9,6 @@
 //!
 //! Not here: what a hello decides (`turn`, `duel`).
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::ControlFault;
 use super::frames::{CLASSES, Class, FrameReader, MESSAGE_MAX, frame};
+use super::half_open::Place;
 use super::hello::HELLO_MAX;
 use super::queue::Queue;
 use super::tls::EXPORTER;
@@ -46,7 +46,7 @@ pub(super) struct Conn {
     /// When to give up on its handshake.
     pub(super) give_up: Instant,
     /// The address that it is counted for while it is half open.
-    pub(super) half_open: Option<IpAddr>,
+    pub(super) half_open: Option<Place>,
     pub(super) mtu: u16,
     /// As registered among the deadlines.
     pub(super) deadline: Option<Instant>,

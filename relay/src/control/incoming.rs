@@ -52,8 +52,7 @@ impl Control {
                 match self.quic.endpoint.accept(incoming, now, &mut answer, None) {
                     Ok((handle, quic)) => {
                         let mut conn = Conn::new(quic, false, now + HANDSHAKE_MAX);
-                        conn.half_open = Some(from.ip());
-                        self.half_open.add(from.ip());
+                        conn.half_open = Some(self.half_open.add(from.ip(), proven));
                         self.conns.insert(handle.0, conn);
                         self.pump(now, handle.0);
                     }

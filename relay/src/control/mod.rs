@@ -379,6 +379,14 @@ impl Control {
     pub fn leave(&mut self, now: Instant) {
         self.set_now(now);
         if !self.left {
+            // Whoever is still wanted would be called again and again.
+            for node in self.peers.keys().copied().collect::<Vec<_>>() {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    (peer.hold, peer.waiting_since) = (false, None);
+                    peer.queue.clear();
+                }
+                self.set_peer_deadline(node);
+            }
             for handle in self.conns.keys().copied().collect::<Vec<_>>() {
                 self.close(now, handle, Code::Leave, &[]);
             }

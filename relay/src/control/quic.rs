@@ -70,6 +70,8 @@ impl Quic {
         accept
             .transport_config(transport.clone())
             .time_source(clock.clone())
+            // Nodes stay where they are, and nobody here follows one.
+            .migration(false)
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(4096)
             .incoming_buffer_size_total(4096 * INCOMING_MAX as u64);

@@ -102,7 +102,7 @@ impl Control {
         self.set_peer_deadline(node);
     }
 
-    fn set_peer_deadline(&mut self, node: NodeId) {
+    pub(super) fn set_peer_deadline(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(&node) {
             let due = peer.due();
             self.deadlines.set(Key::Peer(node), &mut peer.deadline, due);
@@ -285,8 +285,8 @@ impl Control {
             return self.end(now, handle, conn, Code::WrongNode, &[]);
         };
         conn.stage = Stage::Up;
-        if let Some(address) = conn.half_open.take() {
-            self.half_open.remove(address);
+        if let Some(place) = conn.half_open.take() {
+            self.half_open.remove(place);
         }
         peer.up = Some(handle);
         peer.calling = peer.calling.filter(|&calling| calling != handle);
@@ -385,8 +385,8 @@ impl Control {
     fn ended(&mut self, now: Instant, handle: usize, conn: &mut Conn, why: Broken) {
         conn.stage = Stage::Closed;
         self.unread.remove(&handle);
-        if let Some(address) = conn.half_open.take() {
-            self.half_open.remove(address);
+        if let Some(place) = conn.half_open.take() {
+            self.half_open.remove(place);
         }
         let jitter = self.rng.random();
         let Some(node) = conn.node else { return };

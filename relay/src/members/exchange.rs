@@ -17,7 +17,8 @@ use super::envelope::Way;
 use super::identity::Identity;
 use super::loads::LoadItem;
 use super::{
-    JOIN_PERIOD, KNOWN_MAX, MemberFault, Members, NODES_MAX, SEED_PERIOD, WELCOMES_PER_SECOND,
+    JOIN_PERIOD, KNOWN_MAX, MemberFault, Members, NODES_MAX, SEED_PERIOD, WELCOMES_PER_GREETER,
+    WELCOMES_PER_SECOND,
 };
 
 impl Members {
@@ -61,8 +62,15 @@ impl Members {
         let welcomes = &mut self.welcomes;
         if now >= welcomes.refilled + Duration::from_secs(1) {
             (welcomes.left, welcomes.refilled) = (WELCOMES_PER_SECOND, now);
+            welcomes.given.clear();
+        }
+        // One greeting, replayed, takes nothing from other greeters.
+        let given = welcomes.given.get(&greeter.cookie).copied().unwrap_or(0);
+        if given >= WELCOMES_PER_GREETER {
+            return Err(MemberFault::Overrun);
         }
         welcomes.left = welcomes.left.checked_sub(1).ok_or(MemberFault::Overrun)?;
+        welcomes.given.insert(greeter.cookie, given + 1);
         let known = self.swim.all().map(Member::id).find(|id| id.address == greeter.address);
         let known = known.filter(|&known| known != greeter).cloned();
         let holder = self.table.get(greeter.node);

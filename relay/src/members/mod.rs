@@ -130,6 +130,8 @@ struct OwnLoad {
 struct Welcomes {
     left: u32,
     refilled: Instant,
+    /// Since then, by the cookie of the greeter.
+    given: BTreeMap<[u8; 8], u8>,
 }
 
 /// When what is to be done next.
@@ -186,7 +188,7 @@ impl Members {
             loads: Loads::default(),
             own_load: OwnLoad::default(),
             greetings: BTreeMap::new(),
-            welcomes: Welcomes { left: WELCOMES_PER_SECOND, refilled: now },
+            welcomes: Welcomes { left: WELCOMES_PER_SECOND, refilled: now, given: BTreeMap::new() },
             next,
             left: false,
             faults: MemberFaults::default(),
@@ -500,6 +502,8 @@ const LOAD_REPEAT: Duration = Duration::from_secs(60);
 const SPREAD_PERIOD: Duration = Duration::from_millis(500);
 /// A cluster of 1,000 that starts at once greets three seeds with 1,000 a second.
 const WELCOMES_PER_SECOND: u32 = 500;
+/// A node that joins greets each seed once a second.
+const WELCOMES_PER_GREETER: u8 = 2;
 /// More than a push-pull of 1,000 nodes with every other node at once would be a burst that no
 /// socket takes.
 const TRANSMITS_MAX: usize = 1024;
