@@ -9,7 +9,7 @@ const ENCODINGS = [
 ];
 
 for (const kind of ['chromium', 'firefox']) {
-  test(`${kind} publishes three layers; each is seen when preferred`, { browsers: [kind], seconds: 120 }, async (t) => {
+  test(`${kind} publishes three layers; each is seen when preferred`, { browsers: [kind], seconds: 200 }, async (t) => {
     const publisher = await t.stage(kind, 'publisher');
     const how = { api: t.api, encodings: ENCODINGS };
     const [video] = await publisher.run(
@@ -20,10 +20,11 @@ for (const kind of ['chromium', 'firefox']) {
     const viewer = await t.stage(kind, 'viewer');
     const [{ mid, width }] = await viewer.run((how) => stage.enjoy(how), { api: t.api, tracks: [video], id: 23 });
     t.note(`without preference ${width} wide`);
+    // A browser on a slow machine takes its time to trust the path with the largest layer: 25 s were seen.
     await publisher.run(
-      () => stage.until({ as: 'pub', within: 30000 }, (rows) => rows.filter((r) => r.rid && r.frames > 10).length === 3),
+      () => stage.until({ as: 'pub', within: 80000 }, (rows) => rows.filter((r) => r.rid && r.frames > 10).length === 3),
       undefined,
-      40000,
+      90000,
     );
     for (const [rid, wide] of [['q', 320], ['f', 1280], ['h', 640], ['q', 320]]) {
       const track = { ...video, simulcast: { preferredRid: rid } };
