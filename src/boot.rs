@@ -10,6 +10,7 @@ use http::tls::{Reloader, TlsConfig};
 use shards::engine::EngineConfig;
 use shards::ids::NodeId;
 use shards::io::bell::Bell;
+use shards::io::cluster::{ClusterSockets, HubSocket};
 use shards::io::lanes::{self, Lanes};
 use shards::io::listener::listen;
 use shards::io::socket::Sockets;
@@ -20,7 +21,7 @@ use shards::session::keys;
 use crate::banner::{self, InForce};
 use crate::check;
 use crate::cluster;
-use crate::crew::{self, Berth, ClusterBerth};
+use crate::crew::{self, Berth, ClusterBerth, LinkBerth};
 use crate::drain::Drain;
 use crate::plan::{Plan, UdpPorts};
 use crate::process;
@@ -42,13 +43,16 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
     let bells: Vec<_> = seats.iter().map(Seat::bell).collect();
     let tls = tls(&plan)?;
     let http_drain = http::serve::Drain::default();
-    let (node, mut cluster) = match &plan.cluster {
+    let (node, mut cluster, links) = match &plan.cluster {
         Some(part) => {
             let hub = cluster::hub(part, &plan)?;
-            (hub.node(), Some(ClusterBerth { hub, seeds: cluster::seeds(part)? }))
+            let (socket, links) = cluster_sockets(part.address, &plan)?;
+            let seeds = cluster::seeds(part)?;
+            (hub.node(), Some(ClusterBerth { hub, seeds, socket }), links)
         }
-        None => (node_id()?, None),
+        None => (node_id()?, None, Vec::new()),
     };
+    let mut links = links.into_iter();
     let mut crew = Vec::new();
     for ((pin, seat), lanes) in plan.pins.iter().zip(seats).zip(lanes) {
         let berth = Berth {
@@ -75,6 +79,7 @@ pub fn run(mut plan: Plan) -> Result<ExitCode, StartError> {
             http_drain: http_drain.clone(),
             // The first shard is the hub's.
             cluster: cluster.take(),
+            links: links.next(),
         };
         crew.push(crew::board(berth, drain.house().enter())?);
     }
@@ -133,6 +138,19 @@ fn lanes(plan: &mut Plan) -> Result<(Vec<Lanes>, Option<Arc<Steering>>), StartEr
         );
     }
     Ok((lanes, steering))
+}
+
+/// The hub's socket, and each shard's for its links.
+fn cluster_sockets(
+    address: SocketAddr,
+    plan: &Plan,
+) -> Result<(HubSocket, Vec<LinkBerth>), StartError> {
+    let listener = Listener { transport: Transport::Udp, address, flag: "--cluster" };
+    let opened = shards::io::cluster::open(address, plan.pins.len());
+    let ClusterSockets { hub, links } = opened.map_err(|error| check::refused(&error, listener))?;
+    let apps: Arc<[String]> = plan.apps.iter().map(|app| app.id.clone()).collect();
+    let berth = |sockets| LinkBerth { sockets, apps: apps.clone(), local: address };
+    Ok((hub, links.into_iter().map(berth).collect()))
 }
 
 /// The ICE candidates of a shard: every advertised address, at the shard's port.

@@ -118,8 +118,8 @@ pub(crate) fn hub(cluster: &plan::Cluster, plan: &Plan) -> Result<Cluster, Start
         address: cluster.address,
         seeds: Vec::new(),
         shards: u8::try_from(plan.pins.len()).unwrap_or(u8::MAX),
-        // Media does not go between nodes yet.
-        links: Vec::new(),
+        // Each shard has a socket of its own there: the kernel tells them apart.
+        links: vec![cluster.address; plan.pins.len()],
         versions: Versions::of(VERSION),
         caps: 0,
         start_ms: since.map_or(0, |since| since.as_millis() as u64),

@@ -19,7 +19,7 @@ use http::tls::TlsConfig;
 use shards::cluster::Cluster;
 use shards::cluster::rim::Post;
 use shards::engine::EngineConfig;
-use shards::io::cluster as cluster_socket;
+use shards::io::cluster::HubSocket;
 use shards::io::executor::never_oversleep;
 use shards::io::lanes::Lanes;
 use shards::io::listener::adopt;
@@ -72,6 +72,17 @@ pub(crate) struct Berth {
     pub(crate) http_drain: http::serve::Drain,
     /// Of the first shard, in a cluster.
     pub(crate) cluster: Option<ClusterBerth>,
+    /// In a cluster.
+    pub(crate) links: Option<LinkBerth>,
+}
+
+/// Where a shard's links with shards of other nodes are.
+pub(crate) struct LinkBerth {
+    pub(crate) sockets: Sockets,
+    /// The names of all applications, in the order of their ids.
+    pub(crate) apps: Arc<[String]>,
+    /// The cluster address.
+    pub(crate) local: SocketAddr,
 }
 
 /// What the shard with the hub is given.
@@ -79,6 +90,7 @@ pub(crate) struct ClusterBerth {
     pub(crate) hub: Cluster,
     /// What seeds resolve to, each time they were asked for.
     pub(crate) seeds: Receiver<Vec<SocketAddr>>,
+    pub(crate) socket: HubSocket,
 }
 
 /// How a shard moves packets.
@@ -143,13 +155,16 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
     let mut shard = Shard::new(berth.engine, port, berth.seat, berth.steering);
     shard.set_wake_delay(berth.wake_delay);
     shard.set_patient(patient.map(port::open_patient));
-    let hub = match berth.cluster.map(|cluster| join(cluster, &mut shard)).transpose() {
-        Ok(hub) => hub,
-        Err(error) => {
-            let _ = report.send(Err(error));
-            return;
+    if let Some(LinkBerth { sockets, apps, local }) = berth.links {
+        match open_port(berth.packet_io, sockets) {
+            Ok((port, _)) => shard.set_links(port, apps, local),
+            Err(error) => {
+                let _ = report.send(Err(error));
+                return;
+            }
         }
-    };
+    }
+    let hub = berth.cluster.map(|cluster| join(cluster, &mut shard));
     let desk = Rc::new(ShardDesk::new(shard.counter(), berth.house.clone(), berth.began));
     let apps = Apps::new(berth.apps);
     let server = Server::new(desk, apps, berth.admin, Timing::default(), berth.http_drain);
@@ -187,14 +202,12 @@ async fn work(berth: Berth, report: Sender<Result<PacketsFound, StartError>>, pr
 /// The hub's end, its socket, and what seeds resolve to.
 type Joined = (Rc<Post>, UdpSocket, Receiver<Vec<SocketAddr>>);
 
-/// Opens the cluster socket, and makes this the shard that has the hub.
-fn join(cluster: ClusterBerth, shard: &mut Shard) -> Result<Joined, StartError> {
-    let address = cluster.hub.address();
-    let listener = Listener { transport: Transport::Udp, address, flag: "--cluster" };
-    let socket = cluster_socket::open(address).map_err(|error| check::refused(&error, listener))?;
+/// Makes this the shard that has the hub.
+fn join(cluster: ClusterBerth, shard: &mut Shard) -> Joined {
+    let socket = cluster.socket.into_socket();
     let post = Rc::new(Post::new(cluster.hub, shard.counter()));
     shard.set_cluster(post.clone());
-    Ok((post, socket, cluster.seeds))
+    (post, socket, cluster.seeds)
 }
 
 /// The port, wrapped if what it sends is to be recorded.

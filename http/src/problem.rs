@@ -160,7 +160,6 @@ pub(crate) fn item(error: &ItemError) -> (&'static str, String) {
             "repeated_local_track_error",
             format!("This session already publishes a track named {name}"),
         ),
-        ItemError::OtherNode => ("not_implemented", OTHER_NODE.into()),
         ItemError::Limit(what) => ("invalid_params", format!("Limit reached: {what}")),
     }
 }
@@ -239,8 +238,6 @@ const NOT_FOUND_TRACK: &str = "Track not found on remote peer. \
     Make sure the publisher peer is connected and sending packets for this track";
 const EMPTY_TRACK: &str = "No track data from remote peer. \
     Make sure the publisher peer is connected and sending packets for this track";
-const OTHER_NODE: &str = "The track is of another node of the cluster, \
-    and tracks of other nodes cannot be pulled yet";
 const UNREACHABLE: &str = "The session's node went away or did not answer in time; \
     look at the session before you repeat what may not happen twice";
 const NOT_SIMULCAST: &str = "The track is not configured for simulcast, no updates applicable.";

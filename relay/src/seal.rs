@@ -95,6 +95,11 @@ impl LinkSecret {
     pub fn new(pair: PairSecret, here: End, there: End) -> Self {
         Self { pair, here, there }
     }
+
+    /// What datagrams that come over the link carry.
+    pub fn link(&self) -> LinkId {
+        self.here.link
+    }
 }
 
 /// A datagram was sealed with another key, or changed on its way.

@@ -185,8 +185,6 @@ pub enum ItemError {
     RepeatedTrack(String),
     /// A bound was reached; says which.
     Limit(Cow<'static, str>),
-    /// The track is of another node of the cluster, which is not possible yet.
-    OtherNode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -30,6 +30,13 @@ impl fmt::Display for ShardId {
     }
 }
 
+/// A shard of another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FarShard {
+    pub node: NodeId,
+    pub shard: ShardId,
+}
+
 /// An application, as an index into the node's configured applications. Authentication turns
 /// the text in a request's path into one of these; sessions see only sessions of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +68,11 @@ impl SessionId {
     /// The shard that owns the session.
     pub fn shard(self) -> ShardId {
         ShardId((self.0 >> 88) as u8)
+    }
+
+    /// Its shard, where it is that of another node.
+    pub fn far_shard(self) -> FarShard {
+        FarShard { node: self.node(), shard: self.shard() }
     }
 
     /// The slot in its shard's session arena.

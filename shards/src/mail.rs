@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use relay::seal::LinkSecret;
+
+use crate::cluster::note::Layers;
 use crate::command::{Answer, Command, ItemError};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{FarShard, NodeId, ShardId};
 use crate::media::receive::clock::SenderClock;
 use crate::snapshot::Snapshot;
 use crate::switch::feed::{FeedKey, TrackKey, TrackMeta};
@@ -38,6 +41,19 @@ impl Nodes {
     }
 }
 
+/// What a link with a shard of another node is made of.
+#[derive(Debug)]
+pub struct Linked {
+    pub far: FarShard,
+    pub secret: LinkSecret,
+    /// Where its datagrams go.
+    pub to: SocketAddr,
+    /// The largest UDP payload known to pass.
+    pub mtu: u16,
+    /// Names the connection of the two nodes that the secret is of.
+    pub epoch: u64,
+}
+
 /// One message from shard to shard. Keys named `feed` and `mirror` belong to the receiver.
 #[derive(Debug)]
 pub enum Mail {
@@ -47,6 +63,25 @@ pub enum Mail {
     Call { ticket: Ticket, command: Box<Command> },
     /// Which nodes are up now.
     Nodes(Arc<Nodes>),
+    /// For the shard that has the hub: whether the sender wants a link with a shard of another node.
+    LinkWanted { far: FarShard, wanted: bool },
+    /// For the shard that has the hub: a letter to a node, of the connection of this epoch.
+    ToNode { node: NodeId, epoch: u64, letter: Vec<u8> },
+    /// For the shard that has the hub: the links with a node are silent though its connection, of this
+    /// epoch, is not.
+    LinkSilent { node: NodeId, epoch: u64 },
+    /// For the shard that has the hub: a datagram for it that the kernel brought here.
+    ForHub { source: SocketAddr, bytes: Box<[u8]> },
+    /// A datagram of a link of the receiver's that the kernel brought to the sender.
+    LinkStray { bytes: Box<[u8]> },
+    /// There is a link now with a shard of another node.
+    Linked(Box<Linked>),
+    /// There are none any more with this node.
+    Unlinked { node: NodeId },
+    /// Datagrams of this size pass to the node.
+    Mtu { node: NodeId, mtu: u16 },
+    /// A letter of a shard of another node.
+    FromNode { letter: Vec<u8>, node: NodeId },
     /// The answer to a command of the receiver's API.
     Answer { ticket: Ticket, answer: Box<Answer> },
     /// The sender wants a track of one of the receiver's sessions.
@@ -57,6 +92,11 @@ pub enum Mail {
     Found { mirror: FeedKey, feed: FeedKey },
     /// The track is published; once packets of it have come, with the codec they are in.
     Published { mirror: FeedKey, meta: Arc<TrackMeta>, flowing: Option<u8> },
+    /// Of a track of another node: the codec its packets are in, if any came, and of each layer the
+    /// bytes a second, if it flows.
+    Flows { mirror: FeedKey, codec: Option<u8>, rates: Arc<[Option<u64>]> },
+    /// Of a track of another node: the layers that the sender wants.
+    Layers { feed: FeedKey, mirror: FeedKey, layers: Layers },
     /// The track goes on with more codecs or layers; those it had keep their indexes.
     Changed { mirror: FeedKey, meta: Arc<TrackMeta> },
     /// The wanted track cannot be had, for this reason.
@@ -94,6 +134,9 @@ impl Mail {
                 | Self::Clock { .. }
                 | Self::Keyframe { .. }
                 | Self::Stray { .. }
+                | Self::LinkStray { .. }
+                | Self::ForHub { .. }
+                | Self::Flows { .. }
                 | Self::Claim { .. }
                 | Self::Survey { .. }
                 | Self::Surveyed { .. }

@@ -10,6 +10,8 @@ pub struct Meters {
     pub pulls_started: u64,
     /// Packets of media received, authentic and new.
     pub packets_in: u64,
+    /// Of tracks of other nodes, over links.
+    pub packets_relayed_in: u64,
     /// Copies of packets sent to subscribers, resends apart.
     pub packets_out: u64,
     /// Copies not sent: too long for a datagram with the subscriber's header extensions, of a
@@ -56,6 +58,8 @@ pub struct Faults {
     pub unwanted: u64,
     pub too_many_streams: u64,
     pub too_long: u64,
+    /// Letters of other nodes about tracks that make no sense.
+    pub malformed_letters: u64,
     /// STUN checks from more addresses than a session may have.
     pub too_many_sources: u64,
     /// STUN checks from an address that another session is heard from.

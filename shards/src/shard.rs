@@ -10,6 +10,7 @@
 //! it belongs. A turn never waits; nothing here decides anything.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub struct Shard {
     port: Box<dyn Port>,
     /// Where comes what can wait, if not by `port`.
     patient: Option<Box<dyn Port>>,
+    /// The ways to shards of other nodes, in a cluster.
+    links: Option<Box<dyn Port>>,
     leisure: Leisure,
     seat: Seat,
     steering: Option<Arc<Steering>>,
@@ -87,6 +90,7 @@ impl Shard {
             engine,
             port,
             patient: None,
+            links: None,
             leisure: Leisure::new(WakeDelay::default()),
             seat,
             steering,
@@ -104,6 +108,12 @@ impl Shard {
     /// Where comes what can wait, if it does not come by the port for everything.
     pub fn set_patient(&mut self, port: Option<Box<dyn Port>>) {
         self.patient = port;
+    }
+
+    /// Where links with shards of other nodes are. `apps` and `local` as [`Engine::join`] wants them.
+    pub fn set_links(&mut self, port: Box<dyn Port>, apps: Arc<[String]>, local: SocketAddr) {
+        self.engine.join(apps, local);
+        self.links = Some(port);
     }
 
     /// Makes this the shard that has the hub.
@@ -211,6 +221,10 @@ impl Shard {
                     self.counter.surveyed(ticket.number, from, *snapshot);
                 }
                 Mail::Call { ticket, command } => self.call(ticket, *command),
+                mail @ (Mail::LinkWanted { .. }
+                | Mail::ToNode { .. }
+                | Mail::LinkSilent { .. }
+                | Mail::ForHub { .. }) => self.tell_hub(from, mail),
                 mail => {
                     if let Mail::Nodes(nodes) = &mail {
                         self.counter.set_nodes(nodes.clone());
@@ -227,6 +241,14 @@ impl Shard {
         });
         turn.found |= received.count > 0;
         turn.urgent |= !received.drained;
+        if let Some(links) = &mut self.links {
+            let received = links.receive(BUDGET, &mut |arrival| {
+                *oldest = arrival.arrived.into_iter().chain(*oldest).min();
+                engine.handle_link(arrival.source, arrival.bytes, now);
+            });
+            turn.found |= received.count > 0;
+            turn.urgent |= !received.drained;
+        }
         while let Some((to, ticket, command)) = self.counter.next() {
             turn.urgent = true;
             let me = self.seat.me();
@@ -255,6 +277,12 @@ impl Shard {
         match &self.cluster {
             Some(post) => post.call(ticket, command),
             None => self.counter.settle(ticket, Err(Refusal::Internal)),
+        }
+    }
+
+    fn tell_hub(&self, from: ShardId, mail: Mail) {
+        if let Some(post) = &self.cluster {
+            post.handle_mail(from, mail);
         }
     }
 
@@ -306,6 +334,14 @@ impl Shard {
         loop {
             let progress = self.engine.spread(&mut self.outbox, now);
             self.post();
+            if let Some(links) = &mut self.links {
+                let outbox = self.engine.links_outbox();
+                if !outbox.is_empty() {
+                    links.send(outbox);
+                    outbox.clear();
+                    sent = true;
+                }
+            }
             if !self.outbox.is_empty() {
                 self.port.send(&self.outbox);
                 self.outbox.clear();
@@ -370,13 +406,23 @@ impl Shard {
             cpu: clock::thread_cpu(),
             api: self.counter.api().borrow().clone(),
             cluster: self.cluster.as_ref().map(|post| Box::new(post.view())),
+            links: self.engine.links().collect(),
+            link_port: self.links.as_ref().map(|port| Box::new(port.counters())),
         }
     }
 
     fn post(&mut self) {
         // What all others are told, the kernel is told once.
-        let first = usize::from(self.seat.me().index() == 0);
+        let me = self.seat.me();
+        let first = usize::from(me.index() == 0);
         for (to, mail) in self.engine.poll_mail() {
+            if to == me {
+                // Only the hub is told so, if it is here.
+                if let Some(post) = &self.cluster {
+                    post.handle_mail(me, mail);
+                }
+                continue;
+            }
             if to.index() == first {
                 steer(self.steering.as_deref(), &self.seat, &mail);
             }
@@ -404,6 +450,12 @@ impl Shard {
                 _ => std::future::pending().await,
             }
         };
+        let linked = async {
+            match &mut self.links {
+                Some(links) => port::readable(links.as_mut()).await,
+                None => std::future::pending().await,
+            }
+        };
         let seat = &self.seat;
         let rung = async {
             if ear.rung(|| seat.has_work()).await.is_err() {
@@ -418,7 +470,7 @@ impl Shard {
                 None => std::future::pending().await,
             }
         };
-        readable.or(rung).or(asked).or(heard).or(due).await;
+        readable.or(linked).or(rung).or(asked).or(heard).or(due).await;
     }
 
     fn leave(&mut self, now: Instant) {

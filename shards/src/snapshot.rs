@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 pub use crate::cluster::view::{ClusterCounts, ClusterView, Load, NodeView};
+pub use crate::engine::LinkView;
 use crate::histogram::{Histogram, micros};
 use crate::io::port::{DropsIn, DropsOut, PortCounters};
 use crate::meters::{Faults, Holdings, Meters};
@@ -27,6 +28,10 @@ pub struct Snapshot {
     pub api: ApiMeters,
     /// Only of the shard that has the hub, and only in a cluster.
     pub cluster: Option<Box<ClusterView>>,
+    /// Links with shards of other nodes.
+    pub links: Vec<LinkView>,
+    /// Where they come and go, in a cluster.
+    pub link_port: Option<Box<PortCounters>>,
 }
 
 /// How the loop runs.
@@ -146,7 +151,7 @@ impl Snapshot {
     }
 }
 
-fn faults(faults: &Faults) -> [(&'static str, u64); 12] {
+fn faults(faults: &Faults) -> [(&'static str, u64); 13] {
     let Faults {
         unknown_protocol,
         unknown_source,
@@ -160,6 +165,7 @@ fn faults(faults: &Faults) -> [(&'static str, u64); 12] {
         too_long,
         too_many_sources,
         taken_address,
+        malformed_letters,
     } = *faults;
     [
         ("unknown_protocol", unknown_protocol),
@@ -174,6 +180,7 @@ fn faults(faults: &Faults) -> [(&'static str, u64); 12] {
         ("too_long", too_long),
         ("too_many_sources", too_many_sources),
         ("taken_address", taken_address),
+        ("malformed_letter", malformed_letters),
     ]
 }
 

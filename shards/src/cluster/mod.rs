@@ -15,6 +15,8 @@
 //! Not here: sockets and tasks (`rim`); executing.
 
 pub mod letter;
+mod links;
+pub mod note;
 pub mod rim;
 pub mod view;
 
@@ -29,9 +31,9 @@ use relay::members::{Load, MemberFault};
 use self::letter::Letter;
 use self::view::{ClusterCounts, ClusterView, NodeView};
 use crate::command::{Answer, Ask, Command, Refusal};
-use crate::ids::{AppId, NodeId, ShardId};
+use crate::ids::{AppId, FarShard, NodeId, ShardId};
 use crate::limits::{PACKET_WAIT, TRANSPORT_WAIT};
-use crate::mail::{Nodes, Ticket};
+use crate::mail::{Linked, Nodes, Ticket};
 
 /// The shard that has the hub.
 pub const HUB_SHARD: ShardId = ShardId(0);
@@ -55,6 +57,14 @@ pub enum Output {
     Serve { node: NodeId, number: u64, command: Command },
     /// Other nodes are up than before, or we have another number.
     Nodes(Nodes),
+    /// A link of this shard's is there.
+    Linked(ShardId, Linked),
+    /// All links with a node are no more.
+    Unlinked { node: NodeId },
+    /// Datagrams of this size pass to the node.
+    Mtu { node: NodeId, mtu: u16 },
+    /// A letter of a node to a shard.
+    Letter { to: ShardId, node: NodeId, letter: Vec<u8> },
 }
 
 /// A call under way.
@@ -78,6 +88,8 @@ pub struct Cluster {
     asked: BTreeMap<u64, Call>,
     next: u64,
     served: BTreeSet<(NodeId, u64)>,
+    /// Links that shards of ours want, by node; the shard is ours.
+    links: BTreeSet<(FarShard, ShardId)>,
     leaving: bool,
     outputs: VecDeque<Output>,
     counts: ClusterCounts,
@@ -96,6 +108,7 @@ impl Cluster {
             asked: BTreeMap::new(),
             next: 0,
             served: BTreeSet::new(),
+            links: BTreeSet::new(),
             leaving: false,
             outputs: VecDeque::new(),
             counts: ClusterCounts::default(),
@@ -258,6 +271,7 @@ impl Cluster {
             ("hub", "reserved", hub.reserved),
             ("calls", "malformed", self.counts.malformed),
             ("calls", "unawaited", self.counts.unawaited),
+            ("letters", "queue_full", self.counts.letters_dropped),
         ];
         faults.extend(MemberFault::ALL.map(|fault| ("members", fault.name(), members.of(fault))));
         faults.extend(ControlFault::ALL.map(|fault| ("control", fault.name(), control.of(fault))));
@@ -276,7 +290,10 @@ impl Cluster {
         let mut changed = false;
         while let Some(event) = self.hub.poll_event() {
             match event {
-                Event::NodeUp(_) => changed = true,
+                Event::NodeUp(node) => {
+                    changed = true;
+                    self.hold(now, node);
+                }
                 Event::NodeDown(node) => {
                     changed = true;
                     // Another one may have come in its place at once; its calls are its own.
@@ -287,20 +304,26 @@ impl Cluster {
                     self.fail(|_| true);
                     self.forget(|_| true);
                 }
-                Event::Broken { node, .. } => self.broken(node),
+                Event::Broken { node, .. } => {
+                    self.broken(node);
+                    self.outputs.push_back(Output::Unlinked { node });
+                }
+                Event::Connected(node) => self.link_all(node),
+                Event::Mtu { node, mtu } => self.outputs.push_back(Output::Mtu { node, mtu }),
                 Event::Message { node, class: Class::Calls, bytes } => {
                     match Letter::parse(&bytes) {
                         Ok(letter) => self.read(now, node, letter),
                         Err(_) => self.counts.malformed += 1,
                     }
                 }
-                // Media between nodes will be asked for so.
-                Event::Message { class: Class::Wants, .. } => self.counts.malformed += 1,
+                Event::Message { node, class: Class::Wants, bytes } => {
+                    self.letter_arrived(node, bytes);
+                }
                 Event::VersionSkew { node, ours, theirs } => tracing::warn!(
                     %node, ?ours, ?theirs,
                     "a node of the cluster speaks no version that this one speaks: update the older"
                 ),
-                Event::NodeChanged(_) | Event::Connected(_) | Event::Mtu { .. } => {}
+                Event::NodeChanged(_) => {}
             }
         }
         if changed {

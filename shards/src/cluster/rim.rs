@@ -87,6 +87,23 @@ impl Post {
         self.wake();
     }
 
+    /// What a shard has for the hub. Other mail is not for it.
+    pub fn handle_mail(&self, from: ShardId, mail: Mail) {
+        let now = clock::now();
+        let mut cluster = self.cluster.borrow_mut();
+        match mail {
+            Mail::LinkWanted { far, wanted } => cluster.handle_link_wanted(now, from, far, wanted),
+            Mail::ToNode { node, epoch, letter } => {
+                cluster.handle_letter(now, node, epoch, &letter);
+            }
+            Mail::LinkSilent { node, epoch } => cluster.handle_link_silent(now, node, epoch),
+            Mail::ForHub { source, bytes } => cluster.handle_datagram(now, source, &bytes),
+            _ => return,
+        }
+        drop(cluster);
+        self.wake();
+    }
+
     /// Mail for shards, this one among them, since the last call.
     pub fn take_mail(&self) -> Vec<(ShardId, Mail)> {
         self.mail.take()
@@ -183,9 +200,23 @@ impl Post {
                 }
                 Output::Nodes(nodes) => {
                     let nodes = Arc::new(nodes);
-                    let shards = (0..self.counter.shards()).map(|shard| ShardId(shard as u8));
-                    let mail = shards.map(|shard| (shard, Mail::Nodes(nodes.clone())));
-                    self.mail.borrow_mut().extend(mail);
+                    self.tell_all(|| Mail::Nodes(nodes.clone()));
+                    posted = true;
+                }
+                Output::Linked(shard, linked) => {
+                    self.mail.borrow_mut().push((shard, Mail::Linked(Box::new(linked))));
+                    posted = true;
+                }
+                Output::Unlinked { node } => {
+                    self.tell_all(|| Mail::Unlinked { node });
+                    posted = true;
+                }
+                Output::Mtu { node, mtu } => {
+                    self.tell_all(|| Mail::Mtu { node, mtu });
+                    posted = true;
+                }
+                Output::Letter { to, node, letter } => {
+                    self.mail.borrow_mut().push((to, Mail::FromNode { node, letter }));
                     posted = true;
                 }
             }
@@ -193,6 +224,11 @@ impl Post {
         if posted {
             self.counter.nudge();
         }
+    }
+
+    fn tell_all(&self, mail: impl Fn() -> Mail) {
+        let shards = (0..self.counter.shards()).map(|shard| ShardId(shard as u8));
+        self.mail.borrow_mut().extend(shards.map(|shard| (shard, mail())));
     }
 
     /// The shards leave at the same time, and with them their sessions.

@@ -92,7 +92,7 @@ impl World {
 fn answers(outputs: Vec<Output>) -> Vec<(u64, Answer)> {
     let answer = |output| match output {
         Output::Answer { ticket, answer } => Some((ticket.number, answer)),
-        Output::Serve { .. } | Output::Nodes(_) => None,
+        _ => None,
     };
     outputs.into_iter().filter_map(answer).collect()
 }
@@ -100,7 +100,7 @@ fn answers(outputs: Vec<Output>) -> Vec<(u64, Answer)> {
 fn serves(outputs: Vec<Output>) -> Vec<(NodeId, u64, Command)> {
     let serve = |output| match output {
         Output::Serve { node, number, command } => Some((node, number, command)),
-        Output::Answer { .. } | Output::Nodes(_) => None,
+        _ => None,
     };
     outputs.into_iter().filter_map(serve).collect()
 }

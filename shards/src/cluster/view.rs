@@ -66,4 +66,8 @@ pub struct ClusterCounts {
     pub malformed: u64,
     /// Answers nobody waits for any more.
     pub unawaited: u64,
+    /// Letters about tracks that found too much waiting for their node. They are written again.
+    pub letters_dropped: u64,
+    /// Connections made anew because media links were silent.
+    pub links_renewed: u64,
 }

@@ -308,7 +308,6 @@ pub(super) fn why(error: &ItemError) -> String {
         ItemError::CodecMismatch(codec) => {
             format!("the client accepted no codec that the track is sent in ({codec})")
         }
-        ItemError::OtherNode => "tracks of other nodes cannot be pulled yet".to_owned(),
         ItemError::Limit(what) => format!("the node's limit of {what} is reached"),
         ItemError::NotFoundTrack
         | ItemError::PublisherGone(_)

@@ -42,7 +42,7 @@ impl Engine {
         };
         let was_offering = self.offers_something(key);
         for mid in &request.mids {
-            self.close_mid(key, mid);
+            self.close_mid(key, mid, now);
         }
         if was_offering && !self.offers_something(key) {
             // Nothing is left that an answer could bring about.
@@ -66,11 +66,11 @@ impl Engine {
     }
 
     /// Ends what goes over one transceiver, in both directions.
-    fn close_mid(&mut self, key: SessionKey, mid: &str) {
+    fn close_mid(&mut self, key: SessionKey, mid: &str, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Closed { published, pulls, promised } = session.close(mid);
         for feed in published {
-            self.unpublish(key, feed);
+            self.unpublish(key, feed, now);
         }
         for pull in pulls {
             self.remove_pull(pull);

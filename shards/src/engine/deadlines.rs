@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use super::{Engine, SessionKey};
+use crate::ids::FarShard;
 use crate::switch::feed::{FeedKey, Waiter};
 
 /// A session that was looked at rests this long: the resolution of its timers.
@@ -19,6 +20,8 @@ pub(super) enum Due {
     Keyframe(FeedKey),
     /// Pulls of a simulcast track look at its layers.
     Layers(FeedKey),
+    /// A link's turn, or the wants of its peer.
+    Link(FarShard),
     Waiter(Waiter),
 }
 
@@ -69,6 +72,7 @@ impl Engine {
                 }
                 Due::Keyframe(key) => self.keyframes_due(key, now),
                 Due::Layers(key) => self.review_layers(key, now),
+                Due::Link(far) => self.link_due(far, at, now),
                 Due::Waiter(waiter) => self.woken.push(waiter),
             }
         }
@@ -87,7 +91,7 @@ impl Engine {
                 Due::Session(key) => {
                     sessions.get(key).is_some_and(|session| session.due == Some(at))
                 }
-                Due::Keyframe(_) | Due::Layers(_) | Due::Waiter(_) => true,
+                Due::Keyframe(_) | Due::Layers(_) | Due::Link(_) | Due::Waiter(_) => true,
             });
         }
     }

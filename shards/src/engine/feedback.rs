@@ -105,7 +105,9 @@ impl Engine {
         let (clock, layer, mid) = (stream.clock.clone(), stream.layer, stream.mid.clone());
         let source = stream.source;
         let feed = session.published.iter().find(|p| p.mid == mid).and_then(|p| p.feed);
-        let Some(feed) = feed.and_then(|feed| self.feeds.get_mut(feed)) else { return };
+        let Some(key) = feed else { return };
+        self.export_clock(key, layer, source, &clock);
+        let Some(feed) = self.feeds.get_mut(key) else { return };
         for watcher in &feed.watchers {
             let (mirror, clock) = (watcher.mirror, clock.clone());
             self.mail.push((watcher.shard, Mail::Clock { mirror, layer, source, clock }));

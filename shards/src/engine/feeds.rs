@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::deadlines::Due;
+use super::wants::entry_shard;
 use super::{Engine, SessionKey};
 use crate::command::ItemError;
 use crate::limits::SOUGHT_PER_SESSION;
@@ -26,11 +27,16 @@ impl Engine {
         }
         let owner = key.session.shard();
         let here = owner == self.config.shard;
-        if self.nodes.has_other(key.session.node()) {
-            return Err(ItemError::OtherNode);
-        }
-        if key.session.node() != self.config.node || owner.index() >= self.config.shards {
+        let far = key.session.node() != self.config.node;
+        let known = match far {
+            true => self.nodes.has_other(key.session.node()),
+            false => owner.index() < self.config.shards,
+        };
+        if !known {
             return Err(ItemError::PublisherGone(key.session.to_string()));
+        }
+        if far {
+            return self.seek_far(key, now);
         }
         let mut feed = Feed::new(key.clone(), Origin::Here, now);
         if here {
@@ -60,6 +66,26 @@ impl Engine {
         Ok(made)
     }
 
+    /// The feed of a track of another node, got over this shard's link or another's.
+    fn seek_far(&mut self, key: &TrackKey, now: Instant) -> Result<FeedKey, ItemError> {
+        let entry = entry_shard(key, self.config.shards);
+        let far = key.session.far_shard();
+        let origin = match entry == self.config.shard {
+            true => Origin::Node { far, lane: None },
+            false => Origin::Shard { shard: entry, feed: None },
+        };
+        let made = self
+            .feeds
+            .insert_with(|_| Feed::new(key.clone(), origin, now))
+            .ok_or_else(|| ItemError::Limit("tracks on this node".into()))?;
+        self.registry.insert(key.clone(), made);
+        match origin {
+            Origin::Node { far, .. } => self.begin_mirror(made, far, now),
+            _ => self.post(entry, Mail::Want { key: key.clone(), mirror: made }),
+        }
+        Ok(made)
+    }
+
     fn sought(&self, key: &TrackKey) -> usize {
         let session = self.find_session(key.app, key.session);
         session.and_then(|key| self.sessions.get(key)).map_or(0, |session| session.sought.len())
@@ -82,20 +108,26 @@ impl Engine {
             }
         };
         let meta = Arc::new(meta);
-        let feed = self.feeds.get_mut(feed_key)?;
-        feed.publish(meta.clone(), now);
-        for watcher in feed.watchers.clone() {
-            let mirror = watcher.mirror;
-            self.post(watcher.shard, Mail::Published { mirror, meta: meta.clone(), flowing: None });
-        }
+        self.publish_mirror(feed_key, meta, now);
         if let Some(session) = self.find_session(key.app, key.session)
             && let Some(session) = self.sessions.get_mut(session)
         {
             session.sought.retain(|&sought| sought != feed_key);
         }
-        self.stage_changed(feed_key);
         self.meters.tracks_published += 1;
         Some(feed_key)
+    }
+
+    /// The track of a feed is there, and all that watch it learn that.
+    pub(super) fn publish_mirror(&mut self, key: FeedKey, meta: Arc<TrackMeta>, now: Instant) {
+        let Some(feed) = self.feeds.get_mut(key) else { return };
+        feed.publish(meta.clone(), now);
+        for watcher in feed.watchers.clone() {
+            let mirror = watcher.mirror;
+            self.post(watcher.shard, Mail::Published { mirror, meta: meta.clone(), flowing: None });
+        }
+        self.stage_changed(key);
+        self.tell_exports(key, now);
     }
 
     /// A live track may be sent in other codecs or layers from now on; those it had keep their
@@ -104,9 +136,10 @@ impl Engine {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         feed.change(meta.clone());
         let (pulls, watchers) = (feed.pulls.clone(), feed.watchers.clone());
-        for Watcher { shard, mirror } in watchers {
+        for Watcher { shard, mirror, .. } in watchers {
             self.post(shard, Mail::Changed { mirror, meta: meta.clone() });
         }
+        self.tell_exports(key, now);
         for pull in pulls {
             self.renegotiated(pull);
             self.choose_layer(pull, now);
@@ -115,10 +148,16 @@ impl Engine {
     }
 
     /// The track of a feed ended; with `gone`, its session too.
-    pub(super) fn end_feed(&mut self, key: FeedKey, gone: bool) {
+    pub(super) fn end_feed(&mut self, key: FeedKey, gone: bool, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         feed.stage = if gone { Stage::Gone } else { Stage::Ended };
         feed.open = None;
+        if let Origin::Node { far, lane } = feed.origin {
+            feed.origin = Origin::Node { far, lane: None };
+            self.end_mirror(key, far, lane, false);
+        }
+        self.end_exports(key, now);
+        let Some(feed) = self.feeds.get_mut(key) else { return };
         for watcher in std::mem::take(&mut feed.watchers) {
             self.post(watcher.shard, Mail::Ended { mirror: watcher.mirror, gone });
         }
@@ -126,9 +165,9 @@ impl Engine {
             // The name is free for another track; pulls of this one keep what is left of it.
             self.registry.remove(&feed.key.clone());
             let pool = &mut self.pool;
-            let here = feed.origin == Origin::Here;
+            let ours = feed.origin.makes_batches();
             feed.history.clear(|batch| {
-                if here {
+                if ours {
                     pool.give(batch);
                 }
             });
@@ -138,20 +177,20 @@ impl Engine {
     }
 
     /// Closes a track that a session of this shard publishes.
-    pub(super) fn unpublish(&mut self, session: SessionKey, feed: FeedKey) {
+    pub(super) fn unpublish(&mut self, session: SessionKey, feed: FeedKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(session) {
             for published in session.published.iter_mut().filter(|p| p.feed == Some(feed)) {
                 published.feed = None;
                 session.ingress.unbind(&published.mid);
             }
         }
-        self.end_feed(feed, false);
+        self.end_feed(feed, false, now);
     }
 
     /// The session that others sought tracks from is no more.
-    pub(super) fn abandon_sought(&mut self, sought: Vec<FeedKey>) {
+    pub(super) fn abandon_sought(&mut self, sought: Vec<FeedKey>, now: Instant) {
         for feed in sought {
-            self.end_feed(feed, true);
+            self.end_feed(feed, true, now);
         }
     }
 
@@ -188,6 +227,11 @@ impl Engine {
                     session.sought.retain(|&sought| sought != key);
                 }
             }
+            Origin::Node { far, lane } => {
+                let pool = &mut self.pool;
+                feed.history.clear(|batch| pool.give(batch));
+                self.end_mirror(key, far, lane, true);
+            }
             // An ended track has forgotten who watched it.
             Origin::Shard { .. } if matches!(feed.stage, Stage::Ended | Stage::Gone) => {}
             Origin::Shard { shard, feed: Some(theirs) } => {
@@ -218,8 +262,13 @@ impl Engine {
     }
 
     /// A shard wants this feed too.
-    pub(super) fn watch(&mut self, key: FeedKey, watcher: Watcher) {
+    pub(super) fn watch(&mut self, key: FeedKey, watcher: Watcher, now: Instant) {
+        let is_far = self.is_far(key);
         let Some(feed) = self.feeds.get_mut(key) else { return };
+        let rates = is_far.then(|| {
+            let rates = feed.layers.iter().map(|layer| layer.flows(now).then_some(layer.rate));
+            rates.collect::<Arc<[_]>>()
+        });
         feed.watchers.push(watcher);
         let published = feed.stage.is_alive().then(|| feed.meta.clone()).flatten();
         let flowing = feed.codec.filter(|_| feed.stage == Stage::Flowing);
@@ -228,6 +277,9 @@ impl Engine {
         self.post(watcher.shard, Mail::Found { mirror, feed: key });
         if let Some(meta) = published {
             self.post(watcher.shard, Mail::Published { mirror, meta, flowing });
+        }
+        if let Some(rates) = rates {
+            self.post(watcher.shard, Mail::Flows { mirror, codec: flowing, rates });
         }
         for (layer, clock) in clocks.into_iter().enumerate() {
             if let Some((source, clock)) = clock {
@@ -284,7 +336,10 @@ impl Engine {
                 Origin::Shard { shard, feed: Some(feed) } => {
                     self.post(shard, Mail::Keyframe { feed, layer });
                 }
-                Origin::Shard { feed: None, .. } => {}
+                Origin::Node { far, lane: Some(lane) } => {
+                    self.ask_far_for_keyframe(far, lane, layer);
+                }
+                Origin::Shard { feed: None, .. } | Origin::Node { lane: None, .. } => {}
             }
         }
     }
@@ -296,6 +351,7 @@ impl Engine {
         for pull in feed.pulls.clone() {
             self.choose_layer(pull, now);
         }
+        self.review_asked(key);
         self.schedule_review(key, now);
     }
 
@@ -314,8 +370,10 @@ impl Engine {
         let rid = pull.simulcast.as_ref().and_then(|s| s.preferred_rid.as_deref());
         let rid = rid.filter(|rid| !rid.is_empty());
         pull.layer = feed.choose_layer(rid, pull.forwarded_layer(), now);
+        let (feed, layer) = (pull.feed, pull.layer);
+        self.ask_for_layer(feed, layer);
+        let Some(pull) = self.pulls.get(key) else { return };
         if is_starving(&self.sessions, pull) {
-            let (feed, layer) = (pull.feed, pull.layer);
             self.want_keyframe(feed, layer, now);
         }
     }

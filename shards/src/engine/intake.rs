@@ -203,6 +203,9 @@ impl Engine {
         feed.codec = Some(received.head.codec);
         if let Some(layer) = feed.layers.get_mut(usize::from(received.head.layer)) {
             layer.seen(now, received.payload.len(), received.head.keyframe);
+            if received.head.keyframe {
+                layer.picture = Some((received.head.source, received.head.timestamp));
+            }
         }
         if let Some(full) = feed.open.take_if(|open| open.packets().len() >= BATCH_PACKETS) {
             self.share(feed_key, full, now);
@@ -221,6 +224,7 @@ impl Engine {
         if feed.stage == Stage::Known {
             feed.stage = Stage::Flowing;
             self.stage_changed(feed_key);
+            self.tell_exports(feed_key, now);
         }
     }
 

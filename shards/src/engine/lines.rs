@@ -194,7 +194,7 @@ impl Engine {
         // What is over is listed as long as its m-line is: clients may toggle for days.
         session.published.retain(|p| p.is_active() || negotiator.line(&p.mid).is_some());
         for feed in silent {
-            self.unpublish(key, feed);
+            self.unpublish(key, feed, now);
         }
         for (mid, goes_on) in received {
             self.republish(key, &mid, goes_on, now);

@@ -28,13 +28,20 @@ impl Engine {
                 }
             }
             Mail::Changed { mirror, meta } => self.change_feed(mirror, meta, now),
+            Mail::Flows { mirror, codec, rates } => self.flows_told(mirror, codec, &rates, now),
+            Mail::Layers { feed, mirror, layers } => self.layers_wanted(from, feed, mirror, layers),
+            Mail::Linked(linked) => self.linked(*linked, now),
+            Mail::Unlinked { node } => self.unlinked(node),
+            Mail::Mtu { node, mtu } => self.mtu_found(node, mtu),
+            Mail::FromNode { node, letter } => self.letter_arrived(node, &letter, now),
+            Mail::LinkStray { mut bytes } => self.take_link_stray(&mut bytes, now),
             Mail::Refused { mirror, error } => {
                 if let Some(feed) = self.feeds.get_mut(mirror) {
                     feed.refused = Some(error);
                 }
-                self.end_feed(mirror, true);
+                self.end_feed(mirror, true, now);
             }
-            Mail::Ended { mirror, gone } => self.end_feed(mirror, gone),
+            Mail::Ended { mirror, gone } => self.end_feed(mirror, gone, now),
             Mail::Media { mirror, batch } => self.batch_arrived(mirror, batch, now),
             Mail::Clock { mirror, layer, source, clock } => {
                 let feed = self.feeds.get_mut(mirror);
@@ -54,7 +61,13 @@ impl Engine {
                 self.nodes = nodes;
             }
             // The loop's own.
-            Mail::Survey { .. } | Mail::Surveyed { .. } | Mail::Call { .. } => {}
+            Mail::Survey { .. }
+            | Mail::Surveyed { .. }
+            | Mail::Call { .. }
+            | Mail::LinkWanted { .. }
+            | Mail::ToNode { .. }
+            | Mail::LinkSilent { .. }
+            | Mail::ForHub { .. } => {}
             Mail::Unroute { source } => {
                 if self.routes.get(&source) == Some(&from) {
                     self.routes.remove(&source);
@@ -66,14 +79,14 @@ impl Engine {
 
     fn wanted(&mut self, from: ShardId, key: &TrackKey, mirror: FeedKey, now: Instant) {
         match self.seek(key, now) {
-            Ok(feed) => self.watch(feed, Watcher { shard: from, mirror }),
+            Ok(feed) => self.watch(feed, Watcher { shard: from, mirror, layers: 0 }, now),
             Err(error) => self.post(from, Mail::Refused { mirror, error }),
         }
     }
 
     fn unwanted(&mut self, from: ShardId, feed: FeedKey, mirror: FeedKey) {
         if let Some(feed) = self.feeds.get_mut(feed) {
-            feed.watchers.retain(|watcher| *watcher != Watcher { shard: from, mirror });
+            feed.watchers.retain(|watcher| (watcher.shard, watcher.mirror) != (from, mirror));
         }
         self.release_feed(feed);
     }
@@ -85,7 +98,9 @@ impl Engine {
             return;
         };
         feed.origin = Origin::Shard { shard: from, feed: Some(theirs) };
-        if feed.stage == Stage::Flowing {
+        let flowing = feed.stage == Stage::Flowing;
+        self.review_asked(mirror);
+        if flowing {
             self.keyframes_due(mirror, now);
         }
     }

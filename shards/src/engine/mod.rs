@@ -15,11 +15,13 @@ mod bind;
 mod close;
 mod deadlines;
 mod execute;
+mod exports;
 mod feedback;
 mod feeds;
 mod guard;
 mod intake;
 mod lines;
+mod links;
 mod mailroom;
 mod outlets;
 mod pending;
@@ -28,6 +30,7 @@ mod push;
 mod sessions;
 mod spread;
 mod update;
+mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -35,6 +38,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::deadlines::Deadlines;
+pub use self::links::LinkView;
+use self::links::Links;
 use self::pending::Pending;
 use self::sessions::Holder;
 use self::spread::{Resend, Run};
@@ -97,6 +102,7 @@ pub struct Engine {
     /// Waiting requests that may have something to do.
     woken: Vec<Waiter>,
     deadlines: Deadlines,
+    links: Links,
     pool: BatchPool,
     /// Feeds that got packets in this turn; with how many, if the rest of a frame is waited for.
     touched: Vec<(FeedKey, Option<usize>)>,
@@ -142,6 +148,7 @@ impl Engine {
             next_waiter: 0,
             woken: Vec::new(),
             deadlines: Deadlines::default(),
+            links: Links::default(),
             pool: BatchPool::default(),
             touched: Vec::new(),
             runs: VecDeque::new(),
@@ -209,6 +216,7 @@ impl Engine {
             && self.control.is_empty()
             && self.rechecks.is_empty()
             && self.mail.is_empty()
+            && self.links.is_empty()
     }
 
     fn post(&mut self, shard: ShardId, mail: Mail) {

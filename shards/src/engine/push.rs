@@ -182,7 +182,7 @@ impl Engine {
         // A transceiver carries one track: a new name on it replaces the old one.
         let replaced = session.published.iter().find(|p| p.mid == mid && p.is_active());
         if let Some(feed) = replaced.and_then(|p| p.feed) {
-            self.unpublish(key, feed);
+            self.unpublish(key, feed, now);
         }
         let feed = self.publish_feed(&track, meta, now);
         let feed = feed.ok_or_else(|| ItemError::Limit("tracks on this node".into()))?;
@@ -209,7 +209,7 @@ impl Engine {
         let name = Arc::clone(&published.name);
         if !goes_on {
             // Pulls of it see it end; the name goes on.
-            self.unpublish(key, feed);
+            self.unpublish(key, feed, now);
             let _ = self.try_publish(key, mid, &name, now);
             return;
         }

@@ -86,7 +86,7 @@ impl Engine {
         self.meters.sessions_closed += 1;
         for published in &session.published {
             if let Some(feed) = published.feed {
-                self.end_feed(feed, true);
+                self.end_feed(feed, true, now);
             }
         }
         for pulled in &session.pulled {
@@ -96,7 +96,7 @@ impl Engine {
                 PulledState::Closed | PulledState::Refused(_) => {}
             }
         }
-        self.abandon_sought(session.sought);
+        self.abandon_sought(session.sought, now);
         let remotes: Vec<_> = session.transport.iter().flat_map(|t| t.paths.remotes()).collect();
         for remote in remotes {
             self.forget_address(key, remote);
@@ -130,7 +130,7 @@ impl Engine {
             })
             .collect();
         for feed in silent {
-            self.unpublish(key, feed);
+            self.unpublish(key, feed, now);
         }
         false
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
+use super::links::Queued;
 use crate::command::MediaKind;
 use crate::limits::RESENDS_QUEUED;
 use crate::mail::Mail;
@@ -24,7 +25,7 @@ use crate::media::srtp::Sealer;
 use crate::outbox::{Destination, Lane, Outbox};
 use crate::session::Session;
 use crate::session::egress::Egress;
-use crate::switch::feed::{FeedKey, Origin, PullKey, Stage};
+use crate::switch::feed::{FeedKey, PullKey, Stage};
 use crate::switch::packet::{Batch, Packet};
 use crate::switch::pull::{Outlet, Pull, RedOutlet, Stamp};
 use crate::wake::Unfinished;
@@ -91,6 +92,10 @@ impl Engine {
             self.resends.pop_front();
             self.resend(resend, outbox, now);
         }
+        // Other nodes first: their viewers have a longer way.
+        if !self.spread_links(now) {
+            return Progress::More;
+        }
         while let Some(mut run) = self.runs.pop_front() {
             let served = catch_unwind(AssertUnwindSafe(|| self.serve(&mut run, outbox, now)));
             match served {
@@ -114,7 +119,8 @@ impl Engine {
         let mut told = Unfinished::default();
         for (key, awaited) in &mut self.touched {
             let Some(feed) = self.feeds.get(*key) else { continue };
-            let copies = feed.pulls.len() + COPIES_ELSEWHERE * feed.watchers.len();
+            let elsewhere = feed.watchers.len() + feed.exports.len();
+            let copies = feed.pulls.len() + COPIES_ELSEWHERE * elsewhere;
             let packets = feed.open.as_ref().map_or(&[][..], |batch| batch.packets());
             if awaited.take().is_some_and(|before| before != packets.len()) {
                 told.went_on += copies;
@@ -159,7 +165,7 @@ impl Engine {
     /// Hands a finished batch to everybody who wants the track.
     pub(super) fn share(&mut self, key: FeedKey, mut batch: Arc<Batch>, now: Instant) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
-        let here = feed.origin == Origin::Here;
+        let here = feed.origin.makes_batches();
         let video = feed.meta.as_ref().is_some_and(|meta| meta.kind == MediaKind::Video);
         if here {
             feed.batch_bytes.note(batch.bytes());
@@ -177,6 +183,10 @@ impl Engine {
         for watcher in &feed.watchers {
             let mail = Mail::Media { mirror: watcher.mirror, batch: Arc::clone(&batch) };
             self.mail.push((watcher.shard, mail));
+        }
+        for export in feed.exports.iter().filter(|export| export.layers != 0) {
+            let (lane, batch) = (export.lane, Arc::clone(&batch));
+            self.links.queue(export.to, Queued::Media { feed: key, lane, batch });
         }
         if !feed.pulls.is_empty() {
             self.runs.push_back(Run { feed: key, batch, served: 0 });

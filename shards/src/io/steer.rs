@@ -177,6 +177,13 @@ pub fn part(group: &Group<'_>) -> io::Result<()> {
     group.urgent.first().map_or(Ok(()), |member| cbpf::part(member))
 }
 
+/// Leads datagrams of links (`relay::wire`) to the shard that they name, and all others to the hub.
+/// The address of `member` is shared by the hub's socket and then one of each shard, bound in this
+/// order. Needs no rights.
+pub fn links(member: &Socket) -> io::Result<()> {
+    cbpf::links(member)
+}
+
 /// Whether this process may use bpf(2) for steering, without changing anything.
 pub fn ebpf_allowed() -> io::Result<()> {
     ebpf::probe()
@@ -211,6 +218,11 @@ const PATIENT: [Patient; 3] = [
     Patient { bits: 0xdfff, value: 0x8f00 | 205, unit: 2, rest: RTCP_REST },
     Patient { bits: 0xffff, value: STUN_BINDING_REQUEST, unit: 0, rest: STUN_HEADER_BYTES as u8 },
 ];
+
+/// The first two bytes of a link's datagram (`relay::wire`): those bits that tell, and their value.
+/// Eight or nine, by its key phase, and then the shard.
+const LINK_BITS: u16 = 0xfe00;
+const LINK_VALUE: u16 = 0x0800;
 
 /// Attributes of a STUN message in which USERNAME is looked for. It is among the first five
 /// with every browser; unrolled loops cost instructions only when run.

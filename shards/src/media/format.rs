@@ -3,8 +3,11 @@
 
 use std::fmt;
 
-/// A codec that is forwarded. RTX is not one: it is an attribute of the codec it repairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// A codec that is forwarded. RTX is not one: it is an attribute of the codec it repairs. Nodes name
+/// codecs to each other by their places here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Codec {
     Opus,
     /// Redundant audio (RFC 2198) around Opus.
@@ -55,14 +58,15 @@ impl fmt::Display for Codec {
 }
 
 /// A codec with its format parameters, which tell profiles apart (H.264, VP9, H.265, AV1).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodecSpec {
     pub codec: Codec,
     /// As `a=fmtp` has it; may be empty.
     pub fmtp: String,
 }
 
-/// A header extension that shardcast reads, writes or carries through.
+/// A header extension that shardcast reads, writes or carries through. Nodes name them to each other
+/// by their places here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Extension {

@@ -7,11 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use relay::wire::LaneId;
+use serde::{Deserialize, Serialize};
+
 use super::history::History;
 use super::packet::Batch;
 use super::pull::Pull;
+use crate::cluster::note::Layers;
 use crate::command::{ItemError, MediaKind};
-use crate::ids::{AppId, SessionId, ShardId};
+use crate::ids::{AppId, FarShard, SessionId, ShardId};
 use crate::media::format::CodecSpec;
 use crate::media::receive::clock::SenderClock;
 use crate::slots::Key;
@@ -39,7 +43,7 @@ impl fmt::Debug for TrackKey {
 }
 
 /// What a subscriber must know of a track.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackMeta {
     pub kind: MediaKind,
     /// What the publisher may send, in its order of preference.
@@ -87,6 +91,16 @@ pub enum Origin {
     Here,
     /// Another shard; its feed is known once it answered.
     Shard { shard: ShardId, feed: Option<FeedKey> },
+    /// A shard of another node; the packets come on this lane of the link with it, once there is
+    /// one.
+    Node { far: FarShard, lane: Option<LaneId> },
+}
+
+impl Origin {
+    /// The batches are of this shard's making.
+    pub fn makes_batches(self) -> bool {
+        !matches!(self, Self::Shard { .. })
+    }
 }
 
 /// A shard that wants this feed, and what it calls its mirror.
@@ -94,6 +108,22 @@ pub enum Origin {
 pub struct Watcher {
     pub shard: ShardId,
     pub mirror: FeedKey,
+    /// The layers it wants, of a track of another node. Shards of one node share all there are.
+    pub layers: Layers,
+}
+
+/// A shard of another node that wants this feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Export {
+    pub to: FarShard,
+    /// What it calls the track.
+    pub lane: LaneId,
+    /// What it wants of it.
+    pub layers: Layers,
+    /// Of those, what the path has no room for.
+    pub shed: Layers,
+    /// When it last said that it wants the track.
+    pub heard_at: Instant,
 }
 
 #[derive(Debug)]
@@ -106,6 +136,7 @@ pub struct Feed {
     pub history: History,
     pub pulls: Vec<PullKey>,
     pub watchers: Vec<Watcher>,
+    pub exports: Vec<Export>,
     /// API requests that wait for this feed.
     pub waiters: Vec<Waiter>,
     /// The packets of this turn, while it lasts.
@@ -121,6 +152,13 @@ pub struct Feed {
     pub reviewed: bool,
     /// How large its batches are.
     pub batch_bytes: BatchBytes,
+    /// Changes with all that other nodes are told of the track; never 0. Of a track of another
+    /// node: the version that we know, 0 for none.
+    pub version: u32,
+    /// Of a track of another node: the layers that were asked for, and those that were wanted when
+    /// it was last looked.
+    pub asked: Layers,
+    pub wanted: Layers,
 }
 
 /// The size of a track's batches, lately.
@@ -149,6 +187,7 @@ impl Feed {
             history: History::default(),
             pulls: Vec::new(),
             watchers: Vec::new(),
+            exports: Vec::new(),
             waiters: Vec::new(),
             open: None,
             codec: None,
@@ -157,6 +196,9 @@ impl Feed {
             published_at: now,
             reviewed: false,
             batch_bytes: BatchBytes::default(),
+            version: u32::from(origin == Origin::Here),
+            asked: 0,
+            wanted: 0,
         }
     }
 
@@ -191,6 +233,7 @@ impl Feed {
     pub fn is_unused(&self) -> bool {
         self.pulls.is_empty()
             && self.watchers.is_empty()
+            && self.exports.is_empty()
             && self.waiters.is_empty()
             && self.promised == 0
             && !(self.origin == Origin::Here && self.stage.is_alive())
@@ -228,16 +271,33 @@ pub struct Layer {
     /// The publisher's clock, from its last sender report, and the source it is the clock of.
     pub clock: Option<(u32, SenderClock)>,
     pub keyframe: KeyframeAsk,
+    /// Of a track of another node: when that told of the layer, and the bytes a second, if it flows.
+    pub told: Option<(Instant, Option<u64>)>,
+    /// Source and timestamp of the last keyframe.
+    pub picture: Option<(u32, u32)>,
 }
 
 /// A layer without a packet for this long does not flow: three frames of a 2 fps screen share.
 const FLOWS: Duration = Duration::from_millis(1500);
+/// What another node told is believed for so long: it tells each second.
+const TOLD: Duration = Duration::from_secs(3);
 /// Long enough to average over a group of pictures, short enough to notice a layer that ramps.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 impl Layer {
     pub fn flows(&self, now: Instant) -> bool {
-        self.seen_at.is_some_and(|at| now.saturating_duration_since(at) < FLOWS)
+        match self.told {
+            Some((at, rate)) if now.saturating_duration_since(at) < TOLD => rate.is_some(),
+            _ => self.seen_at.is_some_and(|at| now.saturating_duration_since(at) < FLOWS),
+        }
+    }
+
+    /// Its owner's node says how it flows, which is not seen here unless it is wanted here.
+    pub fn told(&mut self, now: Instant, rate: Option<u64>) {
+        self.told = Some((now, rate));
+        if let Some(rate) = rate {
+            self.rate = rate;
+        }
     }
 
     /// Notes `bytes` of payload.

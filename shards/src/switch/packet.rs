@@ -133,14 +133,14 @@ impl Batch {
 
     /// The header extensions carried through, as (meaning, value).
     pub fn extensions(&self, packet: &Packet) -> impl Iterator<Item = (Extension, &[u8])> + '_ {
+        elements(self.extension_bytes(packet))
+    }
+
+    /// The same, as they are kept and go from node to node: of each its place in
+    /// [`Extension::ALL`], its length, and its value.
+    pub fn extension_bytes(&self, packet: &Packet) -> &[u8] {
         let (from, to) = packet.extensions;
-        let mut rest = &self.bytes[from as usize..to as usize];
-        std::iter::from_fn(move || {
-            let (&[index, len], after) = rest.split_first_chunk::<2>()?;
-            let (value, after) = after.split_at_checked(usize::from(len))?;
-            rest = after;
-            Some((*Extension::ALL.get(usize::from(index))?, value))
-        })
+        &self.bytes[from as usize..to as usize]
     }
 
     /// Appends a packet.
@@ -181,6 +181,17 @@ impl Batch {
         self.packets.clear();
         self.bytes.clear();
     }
+}
+
+/// Reads what [`Batch::extension_bytes`] gives, without what a newer node may have added.
+pub fn elements(mut rest: &[u8]) -> impl Iterator<Item = (Extension, &[u8])> {
+    let all = std::iter::from_fn(move || {
+        let (&[index, len], after) = rest.split_first_chunk::<2>()?;
+        let (value, after) = after.split_at_checked(usize::from(len))?;
+        rest = after;
+        Some((Extension::ALL.get(usize::from(index)).copied(), value))
+    });
+    all.filter_map(|(extension, value)| Some((extension?, value)))
 }
 
 /// Sizes of a batch's memory. A track's batches are all of about one size, and histories hold

@@ -10,14 +10,15 @@ use shards::command::{
     TrackObject, TracksReply, TracksRequest,
 };
 use shards::engine::{Engine, EngineConfig, Progress};
-use shards::ids::{AppId, NodeId, SessionId, ShardId};
-use shards::mail::{Mail, Ticket};
+use shards::ids::{AppId, SessionId, ShardId};
+use shards::mail::{Mail, Nodes, Ticket};
 use shards::outbox::Outbox;
 use shards::session::keys;
 use str0m::config::DtlsCert;
 use str0m::media::{Direction, MediaKind};
 
 use crate::client::{Abilities, Client, Source};
+use crate::hub::{self, Hub, node_id};
 
 pub(crate) const APP: AppId = AppId(0);
 
@@ -60,6 +61,8 @@ pub(crate) struct World {
     flights: BinaryHeap<Flight>,
     count: u64,
     tickets: u64,
+    shards: usize,
+    pub(crate) hub: Hub,
 }
 
 /// Where shard `n` listens.
@@ -69,22 +72,36 @@ pub(crate) fn shard_address(n: usize) -> SocketAddr {
 
 impl World {
     pub(crate) fn new(shards: usize) -> Self {
+        Self::of_nodes(1, shards)
+    }
+
+    /// Several nodes, which all know each other. Their shards are counted through.
+    pub(crate) fn of_nodes(nodes: usize, shards: usize) -> Self {
         let now = start();
         let cert: DtlsCert =
             keys::provider().dtls_provider.generate_certificate().expect("a certificate");
         let engine = |n: usize| {
             let config = EngineConfig {
-                node: NodeId(1),
-                shard: ShardId(n as u8),
+                node: node_id(n / shards),
+                shard: ShardId((n % shards) as u8),
                 shards,
                 cert: cert.clone(),
                 candidates: [shard_address(n)].into(),
             };
-            Engine::new(config, now, random(n as u64 + 1))
+            let mut engine = Engine::new(config, now, random(n as u64 + 1));
+            if nodes > 1 {
+                let own = node_id(n / shards);
+                let others = (0..nodes).map(node_id).filter(|node| *node != own).collect();
+                engine.join(["app".to_owned()].into(), hub::address(n / shards));
+                engine.handle_mail(ShardId(0), Mail::Nodes(Nodes { own, others }.into()), now);
+            }
+            engine
         };
         Self {
             now,
-            engines: (0..shards).map(engine).collect(),
+            shards,
+            hub: Hub::new(nodes),
+            engines: (0..nodes * shards).map(engine).collect(),
             clients: Vec::new(),
             answers: Vec::new(),
             network: Box::new(|_, _, _, _| vec![Duration::ZERO]),
@@ -92,7 +109,7 @@ impl World {
             delay: Duration::from_millis(10),
             flows: Vec::new(),
             media_mail: BTreeMap::new(),
-            timeouts: vec![0; shards],
+            timeouts: vec![0; nodes * shards],
             outbox: Outbox::new(64 * 1024),
             flights: BinaryHeap::new(),
             count: 0,
@@ -118,12 +135,16 @@ impl World {
 
     pub(crate) fn tell_as(&mut self, app: AppId, shard: usize, ask: Ask) -> Ticket {
         self.tickets += 1;
-        let ticket = Ticket { shard: ShardId(shard as u8), number: self.tickets };
-        let owner = ask.session().map_or(shard, |session| session.shard().index());
+        let ticket = Ticket { shard: ShardId((shard % self.shards) as u8), number: self.tickets };
+        let owner = ask.session().map_or(shard, |session| self.engine_of(session));
         let command = Command { app, ask };
         self.engines[owner].handle_command(ticket, command, self.now);
         self.settle();
         ticket
+    }
+
+    pub(crate) fn engine_of(&self, session: SessionId) -> usize {
+        (session.node().0 as usize - 1) * self.shards + session.shard().index()
     }
 
     pub(crate) fn answer_to(&mut self, ticket: Ticket) -> Option<Answer> {
@@ -160,7 +181,7 @@ impl World {
     }
 
     pub(crate) fn new_tracks(&mut self, session: SessionId, request: TracksRequest) -> Answer {
-        self.ask(session.shard().index(), Ask::NewTracks { session, request })
+        self.ask(self.engine_of(session), Ask::NewTracks { session, request })
     }
 
     pub(crate) fn tracks(&mut self, session: SessionId, request: TracksRequest) -> TracksReply {
@@ -395,6 +416,10 @@ impl World {
             let shard = (self.steers)(shard, from);
             self.engines[shard].handle_datagram(from, to, bytes, self.now);
         }
+        if let Some(node) = hub::node_at(to) {
+            let shard = node * self.shards + usize::from(bytes[1]);
+            self.engines[shard].handle_link(from, bytes, self.now);
+        }
         let now = self.now;
         if let Some(client) = self.clients.iter_mut().find(|client| client.external == to) {
             client.receive(from, bytes, now);
@@ -408,12 +433,18 @@ impl World {
             for n in 0..self.engines.len() {
                 let mail: Vec<_> = self.engines[n].poll_mail().collect();
                 moved |= !mail.is_empty();
+                let from = ShardId((n % self.shards) as u8);
                 for (shard, mail) in mail {
-                    let to = shard.index();
+                    let Some(mail) = self.hub.take(n, self.shards, mail) else { continue };
+                    let to = n / self.shards * self.shards + shard.index();
                     if matches!(mail, Mail::Media { .. }) {
                         *self.media_mail.entry((n, to)).or_default() += 1;
                     }
-                    self.engines[to].handle_mail(ShardId(n as u8), mail, self.now);
+                    self.engines[to].handle_mail(from, mail, self.now);
+                }
+                for (to, mail) in self.hub.poll(self.shards) {
+                    self.engines[to].handle_mail(ShardId(0), mail, self.now);
+                    moved = true;
                 }
                 self.answers.extend(self.engines[n].poll_answers());
                 moved |= self.flush(n);
@@ -442,6 +473,14 @@ impl World {
                 .flat_map(|send| send.datagrams().map(move |d| (send.to, d.to_vec())))
                 .collect();
             self.outbox.clear();
+            let links = self.engines[n].links_outbox();
+            let datagrams = |send: shards::outbox::Send<'_>| {
+                let all = send.datagrams().map(|d| (send.to, d.to_vec()));
+                all.collect::<Vec<_>>()
+            };
+            let linked: Vec<_> = links.sends().flat_map(datagrams).collect();
+            links.clear();
+            let sends: Vec<_> = sends.into_iter().chain(linked).collect();
             assert!(progress == Progress::Done || !sends.is_empty(), "more of nothing");
             any |= !sends.is_empty();
             for (to, bytes) in sends {

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::super::socket::Socket;
 use super::{
-    ATTRIBUTES_MAX, LETTER_RANGES, PATIENT, Patient, STUN_BINDING_REQUEST, STUN_COOKIE,
-    STUN_HEADER_BYTES, STUN_USERNAME,
+    ATTRIBUTES_MAX, LETTER_RANGES, LINK_BITS, LINK_VALUE, PATIENT, Patient, STUN_BINDING_REQUEST,
+    STUN_COOKIE, STUN_HEADER_BYTES, STUN_USERNAME,
 };
 
 /// Which of a shared port's sockets gets what: in force for all sockets that share the address
@@ -26,6 +26,11 @@ pub(super) fn steer(member: &Socket) -> io::Result<()> {
 /// to the first.
 pub(super) fn part(member: &Socket) -> io::Result<()> {
     attach(member, patient_apart())
+}
+
+/// What comes over links to the shard that it names, the rest to the first socket.
+pub(super) fn links(member: &Socket) -> io::Result<()> {
+    attach(member, links_apart())
 }
 
 fn attach(member: &Socket, mut code: Vec<libc::sock_filter>) -> io::Result<()> {
@@ -63,6 +68,22 @@ fn patient_apart() -> Vec<libc::sock_filter> {
         p.op(RETURN, 1);
         p.bind(other);
     }
+    p.bind(Label::Urgent);
+    p.op(RETURN, 0);
+    p.finish()
+}
+
+fn links_apart() -> Vec<libc::sock_filter> {
+    let mut p = Assembler::default();
+    p.op(LOAD_LENGTH, 0);
+    p.jump_unless(JUMP_GE, 2, Label::Urgent);
+    p.op(LOAD_16, 0);
+    p.op(AND, LINK_BITS.into());
+    p.jump_unless(JUMP_EQ, LINK_VALUE.into(), Label::Urgent);
+    p.op(LOAD_16, 0);
+    p.op(AND, 0xff);
+    p.op(ADD, 1);
+    p.op(RETURN_A, 0);
     p.bind(Label::Urgent);
     p.op(RETURN, 0);
     p.finish()

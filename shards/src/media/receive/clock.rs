@@ -58,6 +58,16 @@ impl SenderClock {
         Self { clock_rate: clock_rate.max(1), last: None }
     }
 
+    /// The line of a report that came at `arrival` (RFC 3550, 6.4.1).
+    pub fn at(clock_rate: u32, ntp: u64, rtp: u32, arrival: Instant) -> Self {
+        Self { last: Some(Mapping { ntp, rtp, arrival }), ..Self::new(clock_rate) }
+    }
+
+    /// Units per second; and of the last report the NTP time, the timestamp, and when it came.
+    pub fn last_report(&self) -> Option<(u32, u64, u32, Instant)> {
+        self.last.map(|Mapping { ntp, rtp, arrival }| (self.clock_rate, ntp, rtp, arrival))
+    }
+
     /// A sender report arrived.
     pub fn on_sender_report(&mut self, ntp: u64, rtp: u32, now: Instant) -> Step {
         // RFC 3550, 6.4.1: zero if the sender has no notion of time.
