@@ -31,12 +31,12 @@ use shards::mesh::Seat;
 use shards::shard::Shard;
 use shards::wake::WakeDelay;
 
+use crate::banner;
 use crate::cores::Pin;
 use crate::desk::ShardDesk;
 use crate::drain::{House, Presence};
 use crate::plan::PacketIo;
-use crate::start_error::{BadRights, BadSetting, Listener, StartError, Transport};
-use crate::{banner, check};
+use crate::start_error::{BadRights, BadSetting, StartError};
 
 /// Submission queue entries of each of glommio's rings. TCP and timers need few.
 const RING_DEPTH: usize = 256;

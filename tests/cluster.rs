@@ -44,11 +44,11 @@ fn any_node_answers_for_the_sessions_of_all() {
             assert_eq!(other.request(method, &path, &body), expected, "{method} {path}");
         }
     }
-    // A track of another node: told as such, per item.
+    // A track that a session of another node does not have: sought there, and told per item.
     let (status, said) = c.request("POST", &format!("{path}/tracks/new"), &remote(&far));
     assert_eq!(status, 200, "{said}");
     let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said["tracks"][0]["errorCode"], "not_implemented", "{said}");
+    assert_eq!(said["tracks"][0]["errorCode"], "not_found_track_error", "{said}");
     assert_eq!(c.request("DELETE", &path, ""), (200, "{}".into()));
     for node in [&a, &b, &c] {
         assert_eq!(node.request("GET", &path, "").0, 410);

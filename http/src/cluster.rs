@@ -5,7 +5,7 @@
 //! Not here: who may ask (`api`), gathering.
 
 use serde::Serialize;
-use shards::snapshot::{ClusterView, Load, NodeView, Snapshot};
+use shards::snapshot::{ClusterView, LinkView, Load, NodeView, Snapshot};
 
 use crate::problem::Problem;
 use crate::response::Response;
@@ -14,7 +14,8 @@ use crate::response::Response;
 pub(crate) fn response(shards: &[Option<Snapshot>]) -> Response {
     let view = shards.iter().flatten().find_map(|shard| shard.cluster.as_deref());
     let Some(view) = view else { return Problem::NoCluster.response() };
-    Response::json(200, &Cluster::new(view, shards.len())).with("cache-control", "no-store")
+    Response::json(200, &Cluster::new(view, links(shards), shards.len()))
+        .with("cache-control", "no-store")
 }
 
 #[derive(Serialize)]
@@ -25,7 +26,56 @@ struct Cluster {
     /// The others.
     nodes: Vec<Node>,
     connections: usize,
+    /// Between shards of this node and of others, over which tracks go.
+    links: Vec<Link>,
     faults: Vec<Fault>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Link {
+    shard: usize,
+    node: String,
+    peer_shard: u8,
+    /// Tracks that come, and tracks that go.
+    tracks_in: usize,
+    tracks_out: usize,
+    packets_in: u64,
+    packets_out: u64,
+    /// Datagrams that did not come, and packets that came when they were sent again.
+    lost_in: u64,
+    repaired: u64,
+    rtt_us: u64,
+    /// `ok`, `warm`, `hot` or `break`, by what is sent.
+    state: &'static str,
+}
+
+fn links(shards: &[Option<Snapshot>]) -> Vec<Link> {
+    let of_shard = |(shard, snapshot): (usize, &Option<Snapshot>)| {
+        let links = snapshot.iter().flat_map(|snapshot| &snapshot.links);
+        links.map(|link| Link::new(shard, link)).collect::<Vec<_>>()
+    };
+    shards.iter().enumerate().flat_map(of_shard).collect()
+}
+
+impl Link {
+    fn new(shard: usize, link: &LinkView) -> Self {
+        let stats = &link.stats;
+        let states = ["ok", "warm", "hot", "break"];
+        Self {
+            shard,
+            node: link.far.node.to_string(),
+            peer_shard: link.far.shard.0,
+            tracks_in: link.lanes_in,
+            tracks_out: link.lanes_out,
+            packets_in: stats.packets_in,
+            packets_out: stats.packets_out,
+            lost_in: stats.lost_in,
+            repaired: stats.repaired,
+            rtt_us: stats.rtt_us,
+            state: states[(stats.state as usize).min(states.len() - 1)],
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -67,7 +117,7 @@ struct Fault {
 }
 
 impl Cluster {
-    fn new(view: &ClusterView, shards: usize) -> Self {
+    fn new(view: &ClusterView, links: Vec<Link>, shards: usize) -> Self {
         let happened = view.faults.iter().filter(|(_, _, count)| *count > 0);
         Self {
             node: Node {
@@ -83,6 +133,7 @@ impl Cluster {
             },
             nodes: view.nodes.iter().map(Node::from).collect(),
             connections: view.connections,
+            links,
             faults: happened.map(|&(plane, kind, count)| Fault { plane, kind, count }).collect(),
         }
     }

@@ -12,6 +12,9 @@ use std::time::Duration;
 #[path = "engine/client.rs"]
 #[expect(dead_code, reason = "shared with the engine's tests, which use all of it")]
 mod client;
+#[path = "engine/hub.rs"]
+#[expect(dead_code, reason = "shared with the engine's tests, which use all of it")]
+mod hub;
 #[path = "engine/world.rs"]
 #[expect(dead_code, reason = "shared with the engine's tests, which use all of it")]
 mod world;

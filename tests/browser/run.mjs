@@ -87,6 +87,7 @@ async function one(t) {
       server,
       api: server?.api,
       browsers,
+      binary: flags.binary,
       out: OUT,
       note: (text) => notes.push(text),
       later: (f) => later.push(f),

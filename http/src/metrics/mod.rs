@@ -7,6 +7,7 @@
 
 mod cluster;
 mod families;
+mod links;
 
 use std::fmt;
 
@@ -71,6 +72,7 @@ impl Collector for Scrape {
             page.numbers(family, MetricType::Counter)?;
         }
         cluster::write(&mut page)?;
+        links::write(&mut page)?;
         page.drops()?;
         page.runs()?;
         page.requests()

@@ -22,9 +22,6 @@ const REVIEW: Duration = Duration::from_secs(1);
 impl Engine {
     /// The feed of a track somebody here wants, made if there is none yet.
     pub(super) fn seek(&mut self, key: &TrackKey, now: Instant) -> Result<FeedKey, ItemError> {
-        if let Some(&feed) = self.registry.get(key) {
-            return Ok(feed);
-        }
         let owner = key.session.shard();
         let here = owner == self.config.shard;
         let far = key.session.node() != self.config.node;
@@ -32,8 +29,12 @@ impl Engine {
             true => self.nodes.has_other(key.session.node()),
             false => owner.index() < self.config.shards,
         };
+        // What is pulled of a node that is not heard of may come back; nothing begins with it.
         if !known {
             return Err(ItemError::PublisherGone(key.session.to_string()));
+        }
+        if let Some(&feed) = self.registry.get(key) {
+            return Ok(feed);
         }
         if far {
             return self.seek_far(key, now);

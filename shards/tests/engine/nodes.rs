@@ -168,3 +168,28 @@ fn a_strangers_datagram_at_the_cluster_address_changes_nothing() {
     let refused: u64 = world.engines[1].links().map(|link| link.stats.faults.total()).sum();
     assert!(refused >= 90, "{refused}");
 }
+
+#[test]
+fn nothing_begins_with_a_node_that_is_not_heard_of_and_its_tracks_end_after_30_s() {
+    let mut world = World::of_nodes(2, 1);
+    let (_, session, _) = world.publisher(0, &BOTH);
+    let (viewer, viewing, _) = world.viewer(1, &[(session, "mic")]);
+    world.run(secs(1));
+    world.hub.disconnect(0, 1, 1);
+    world.forget_others(1);
+    let late = world.create(1);
+    let answer = world.new_tracks(late, pulling(vec![remote(session, "mic")]));
+    assert!(format!("{answer:?}").contains("Gone"), "{answer:?}");
+    world.run(secs(20));
+    assert!(world.describe(viewing).tracks[0].active, "it may come back");
+    world.know_others(1);
+    world.hub.connect(0, 1, 1);
+    world.run(ms(500));
+    world.clients[viewer].got.clear();
+    world.run(secs(1));
+    assert!(world.clients[viewer].numbers(1).len() >= 49);
+    world.hub.disconnect(0, 1, 1);
+    world.forget_others(1);
+    world.run(secs(33));
+    assert!(!world.describe(viewing).tracks[0].active, "and it did not");
+}

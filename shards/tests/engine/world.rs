@@ -10,7 +10,7 @@ use shards::command::{
     TrackObject, TracksReply, TracksRequest,
 };
 use shards::engine::{Engine, EngineConfig, Progress};
-use shards::ids::{AppId, SessionId, ShardId};
+use shards::ids::{AppId, NodeId, SessionId, ShardId};
 use shards::mail::{Mail, Nodes, Ticket};
 use shards::outbox::Outbox;
 use shards::session::keys;
@@ -141,6 +141,25 @@ impl World {
         self.engines[owner].handle_command(ticket, command, self.now);
         self.settle();
         ticket
+    }
+
+    /// Membership of this node's says that no other is up.
+    pub(crate) fn forget_others(&mut self, node: usize) {
+        self.tell_nodes(node, Vec::new());
+    }
+
+    /// Membership of this node's says that all are up.
+    pub(crate) fn know_others(&mut self, node: usize) {
+        let nodes = (0..self.engines.len() / self.shards).filter(|other| *other != node);
+        self.tell_nodes(node, nodes.map(node_id).collect());
+    }
+
+    fn tell_nodes(&mut self, node: usize, others: Vec<NodeId>) {
+        let nodes = std::sync::Arc::new(Nodes { own: node_id(node), others });
+        for engine in &mut self.engines[node * self.shards..][..self.shards] {
+            engine.handle_mail(ShardId(0), Mail::Nodes(nodes.clone()), self.now);
+        }
+        self.settle();
     }
 
     pub(crate) fn engine_of(&self, session: SessionId) -> usize {

@@ -12,10 +12,10 @@ const APP = 'b10c0de5'.repeat(4);
 const SECRET = '5ec2e7'.padEnd(64, '0');
 
 /** Starts `binary` with an application of our own; its log goes to `log`. */
-export async function startServer(binary, log, extra = []) {
+export async function startServer(binary, log, extra = [], shards = SHARDS) {
   const http = `127.0.0.1:${await freePort()}`;
   const app = `${APP}:${SECRET}`;
-  const args = ['--http', http, '--shards', String(SHARDS), '--app', app, '--log', 'debug', ...extra];
+  const args = ['--http', http, '--shards', String(shards), '--app', app, '--log', 'debug', ...extra];
   fs.mkdirSync(path.dirname(log), { recursive: true });
   const out = fs.openSync(log, 'w');
   const env = { RUST_BACKTRACE: '1', ...process.env };
@@ -31,6 +31,8 @@ export async function startServer(binary, log, extra = []) {
     get fate() {
       return ended;
     },
+    /** As when the machine fails. */
+    kill: () => child.kill('SIGKILL'),
     logSize: () => fs.statSync(log).size,
     logFrom: (offset) => fs.readFileSync(log).subarray(offset).toString(),
     async stop() {
@@ -66,7 +68,8 @@ async function answering(server) {
   }
 }
 
-function freePort() {
+/** A port of 127.0.0.1 that is free now. */
+export function freePort() {
   return new Promise((found, failed) => {
     const probe = net.createServer();
     probe.on('error', failed);
