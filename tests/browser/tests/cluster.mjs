@@ -17,21 +17,28 @@ async function cluster(t) {
   equal(spawnSync(t.binary, ['keygen', '--out', key]).status, 0, 'exit code of keygen');
   const ports = [];
   for (let n = 0; n < NODES; n++) ports.push(await freePort());
-  const nodes = [];
-  for (const [n, port] of ports.entries()) {
+  const seeds = ports.flatMap((port) => ['--seed', `127.0.0.1:${port}`]);
+  const start = async (n) => {
     const media = ['--udp', String(await freePort())];
-    const part = [...media, '--cluster-key', key, '--cluster', `127.0.0.1:${port}`, '--seed', `127.0.0.1:${ports[0]}`];
-    const node = await startServer(t.binary, path.join(t.out, `node${n}.log`), part, 2);
+    const part = ['--cluster-key', key, '--cluster', `127.0.0.1:${ports[n]}`, ...seeds];
+    const node = await startServer(t.binary, path.join(t.out, `node${n}.log`), [...media, ...part], 2);
     t.later(() => node.stop());
-    nodes.push(node);
-  }
+    node.again = () => start(n);
+    return node;
+  };
+  const nodes = [];
+  for (let n = 0; n < NODES; n++) nodes.push(await start(n));
+  await knowEachOther(nodes);
+  return nodes;
+}
+
+async function knowEachOther(nodes) {
   for (const node of nodes) {
     for (let waited = 0; (await others(node)) < NODES - 1; waited += 100) {
       check(waited < 20_000, `${node.origin} does not know the other nodes`);
       await pause(100);
     }
   }
-  return nodes;
 }
 
 async function others({ origin }) {
@@ -53,7 +60,7 @@ test('a publisher on one node is seen and heard on two others', { server: false,
   }
 });
 
-test('a node that is killed takes its own sessions with it and no others', { server: false, seconds: 180 }, async (t) => {
+test('a node that is killed takes its own sessions with it and no others, and comes back', { server: false, seconds: 180 }, async (t) => {
   const nodes = await cluster(t);
   const pages = [];
   for (const [n, id] of [[0, 21], [1, 22]]) {
@@ -87,4 +94,9 @@ test('a node that is killed takes its own sessions with it and no others', { ser
     const session = await new Api(api).newSession();
     return new Api(api).newTracks(session.sessionId, { tracks: tracks.map((t) => ({ ...t, location: 'remote' })) });
   }, { api: nodes[2].api, tracks: pages[0] }));
+  // It comes back at the same address, as another node.
+  const back = await nodes[0].again();
+  await knowEachOther([back, nodes[1], nodes[2]]);
+  const there = await t.stage('chromium', 'viewer on the node that came back');
+  await there.run((how) => stage.enjoy(how), { ...how, api: back.api });
 });
