@@ -20,5 +20,6 @@ mod red;
 mod shards;
 mod simulcast;
 mod storm;
+mod swarm;
 mod waiting;
 mod world;

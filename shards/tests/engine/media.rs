@@ -204,22 +204,24 @@ fn a_re_pointed_transceiver_stays_continuous() {
 
 #[test]
 fn audio_and_video_stay_in_sync_on_the_publishers_clock() {
-    let mut world = World::new(2);
-    let (client, session) = (world.add_client(), world.create(0));
-    let mids = world.push(client, session, &BOTH);
-    for (mid, base) in mids.iter().zip([3_000_000_000, 77]) {
-        world.clients[client].timestamp_base.insert(mid.clone(), base);
+    // On another shard, and on another node.
+    for mut world in [World::new(2), World::of_nodes(2, 1)] {
+        let (client, session) = (world.add_client(), world.create(0));
+        let mids = world.push(client, session, &BOTH);
+        for (mid, base) in mids.iter().zip([3_000_000_000, 77]) {
+            world.clients[client].timestamp_base.insert(mid.clone(), base);
+        }
+        world.connect(client);
+        world.flow(client, &mids[0], 1);
+        world.flow(client, &mids[1], 2);
+        world.run(secs(3));
+        let (viewer, _, pulled) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
+        world.run(secs(5));
+        let skew = skew(&world.clients[viewer]);
+        assert!(skew < ms(3), "{skew:?}");
+        let names: Vec<_> = pulled.iter().map(|mid| world.clients[viewer].cname(mid)).collect();
+        assert!(names[0].is_some() && names[0] == names[1], "{names:?}");
     }
-    world.connect(client);
-    world.flow(client, &mids[0], 1);
-    world.flow(client, &mids[1], 2);
-    world.run(secs(3));
-    let (viewer, _, pulled) = world.viewer(1, &[(session, "mic"), (session, "cam")]);
-    world.run(secs(5));
-    let skew = skew(&world.clients[viewer]);
-    assert!(skew < ms(3), "{skew:?}");
-    let names: Vec<_> = pulled.iter().map(|mid| world.clients[viewer].cname(mid)).collect();
-    assert!(names[0].is_some() && names[0] == names[1], "{names:?}");
 }
 
 /// How far apart the last audio and video are, on the clock that sender reports tell, beyond
